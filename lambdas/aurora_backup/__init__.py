@@ -1,0 +1,1 @@
+"""What runs: the Lambda functions and the `aurora-backup` command. Never imports aws_cdk."""
