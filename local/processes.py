@@ -1,0 +1,137 @@
+"""Child processes that cannot outlive us, whatever ends us (return, Ctrl-C, SIGTERM or SIGKILL)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+# The child's life hangs on a pipe that only we hold open. When it closes, for whatever reason, the watcher signals the
+# child; when the child ends first, the watcher goes too. A plain shell, because PR_SET_PDEATHSIG is Linux only and
+# follows the *thread* that made the child. The command's own stdin is empty.
+_GUARD = """
+signal=$1; shift
+exec 3<&0
+"$@" </dev/null 3<&- &
+child=$!
+(read -r _ <&3; kill -s "$signal" $child; sleep "$GUARD_PATIENCE"; kill -s KILL $child) >/dev/null 2>&1 &
+watcher=$!
+exec 3<&-
+wait $child; status=$?
+kill -s KILL $watcher 2>/dev/null
+exit $status
+"""
+PATIENCE_SECONDS = 20
+
+
+class ProcessDiedError(Exception):
+    """A server ended when it should have come up, or never became ready."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The operating system user that PostgreSQL runs as."""
+
+    uid: int
+    gid: int
+    name: str
+
+    @property
+    def switch(self) -> dict[str, object]:
+        """Arguments of `subprocess` that run a command as this user: none when that is who we are."""
+        if os.geteuid() == self.uid:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def own(self, path: Path, mode: int = 0o700) -> Path:
+        """Create the directory `path` if need be and give it to this user."""
+        path.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid)
+        path.chmod(mode)
+        return path
+
+
+def unprivileged() -> Account:
+    """Ourselves, or `nobody` when we are root: PostgreSQL refuses to run as root."""
+    entry = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
+
+
+def free_port(highest: int = 65535) -> int:
+    """A loopback TCP port that nobody listens on, not above `highest` (SeaweedFS adds 10,000 to its own)."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= highest:
+            return port
+
+
+class Guarded:
+    """A running command that ends when this process does."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        account: Account | None = None,
+        end_with: str = "TERM",
+    ) -> None:
+        """Start `command`, appending its output to `log`; `end_with` is the signal that asks it to finish."""
+        self.log = log
+        self._name = os.path.basename(str(command[0]))  # noqa: PTH119 - `command` mixes str and Path
+        with log.open("ab") as output:
+            self._guard = subprocess.Popen(
+                ["sh", "-c", _GUARD, "guard", end_with, *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**(os.environ if env is None else env), "GUARD_PATIENCE": str(PATIENCE_SECONDS)},
+                cwd=cwd or "/",
+                start_new_session=True,
+                **(account.switch if account else {}),  # type: ignore[call-overload]
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command is still running."""
+        return self._guard.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+        """Poll `ready` until it is true; raise `ProcessDiedError` with the log's end if it cannot be."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.alive or time.monotonic() > deadline:
+                state = "was not ready in time" if self.alive else f"ended with status {self._guard.returncode}"
+                self.stop()
+                raise ProcessDiedError(f"{self._name} {state}:\n{self.tail()}")
+            time.sleep(0.02)
+
+    def tail(self, characters: int = 3000) -> str:
+        """The end of the log."""
+        return self.log.read_text(errors="replace")[-characters:]
+
+    def stop(self) -> None:
+        """Ask the command to finish, wait for it, and kill what is left of its process group."""
+        if self._guard.stdin and not self._guard.stdin.closed:
+            self._guard.stdin.close()
+        try:
+            self._guard.wait(PATIENCE_SECONDS + 5)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._guard.pid, signal.SIGKILL)
+            self._guard.wait()
