@@ -379,7 +379,7 @@ class DumpSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionPolicy:
-    """What is backed up, when, and how long it is kept. Immutable; `dataclasses.replace` or `with_changes` makes another.
+    """What is backed up, when, and how long it is kept. Immutable: `with_changes` makes another.
 
     A tier that is None is not made. `RetentionPolicy.hipaa()` is the strategy document's policy.
     """

@@ -46,7 +46,7 @@ def require_utc(moment: datetime, name: str) -> datetime:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One `cron(...)` expression, in UTC. Construction raises ScheduleError, naming the field, the rule and the value."""
+    """One `cron(...)` expression, in UTC. Construction raises ScheduleError: the field, the rule and the value."""
 
     expression: str
 

@@ -1,0 +1,209 @@
+"""The deployable app's settings: read from CDK context, checked, every wrong or unknown key refused by name. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, PolicyError, RetentionPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX = "backup:"
+_ENVIRONMENTS = "environments"
+_CLUSTER_KEYS = {
+    "identifier": True,
+    "resource_id": True,
+    "security_group_ids": True,
+    "port": False,
+    "engine_version": False,
+    "secret_arn": False,
+    "key_arn": False,
+}
+_VPC_KEYS = {"vpc_id": True, "availability_zones": True, "isolated_subnet_ids": True, "isolated_route_table_ids": False}
+
+
+class ConfigError(ValueError):
+    """A context value is wrong or unknown. Names the key, the rule and the value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """One stack's settings. `settings_table` in the README explains each; names there have hyphens and the prefix."""
+
+    stack_name: str = "AuroraBackup"
+    account: str | None = None
+    region: str | None = None
+    profile: str = "production"
+    imported_cluster: Mapping[str, Any] | None = None
+    imported_vpc: Mapping[str, Any] | None = None
+    create_endpoints: bool = True
+    database_name: str | None = None
+    databases: tuple[str, ...] = ()
+    policy: RetentionPolicy | None = None
+    alert_emails: tuple[str, ...] = ()
+    key_arn: str | None = None
+    break_glass_role_arns: tuple[str, ...] = ()
+    architecture: str = "arm64"
+    snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
+    reserved_concurrency: int | None = 2
+    permissions_boundary: str | None = None
+    tags: Mapping[str, str] | None = None
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether the stack can be torn down with everything in it."""
+        return self.profile == "dev"
+
+    @property
+    def effective_policy(self) -> RetentionPolicy:
+        """The policy, of the profile where none is given."""
+        return self.policy or (RetentionPolicy.dev() if self.is_dev else RetentionPolicy.hipaa())
+
+
+def read_context(context: Mapping[str, Any]) -> list[AppConfig]:
+    """The stacks to make from CDK context: one, or one for each of `backup:environments`.
+
+    Values are JSON, or text where they come from `--context`. Raises ConfigError: the key, the rule and the value.
+    """
+    given = {key.removeprefix(PREFIX): value for key, value in context.items() if key.startswith(PREFIX)}
+    environments = _as_json(_ENVIRONMENTS, given.pop(_ENVIRONMENTS, None))
+    if environments is None:
+        return [_one(given, PREFIX)]
+    if not isinstance(environments, dict) or not environments:
+        raise _wrong(_ENVIRONMENTS, "an object of name to settings", environments)
+    found = []
+    for name, settings in environments.items():
+        path = f"{PREFIX}{_ENVIRONMENTS}.{name}."
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{path.rstrip('.')} must be an object of settings, got {settings!r}")
+        found.append(_one({"stack-name": f"AuroraBackup-{name}", **given, **settings}, path))
+    return found
+
+
+def _one(given: Mapping[str, Any], path: str) -> AppConfig:
+    known = {field.name.replace("_", "-") for field in fields(AppConfig)}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{path}{key} is not a setting; there are {', '.join(sorted(known))}")
+        if value is not None and value != "":
+            values[key.replace("-", "_")] = _READERS[key](f"{path}{key}".removeprefix(PREFIX), value)
+    profile = values.get("profile", "production")
+    if changes := values.get("policy"):
+        base = RetentionPolicy.dev() if profile == "dev" else RetentionPolicy.hipaa()
+        try:
+            values["policy"] = base.with_changes(changes)
+        except PolicyError as error:
+            raise ConfigError(f"{path}policy: {error}") from None
+    if ("account" in values) != ("region" in values):
+        raise ConfigError(f"{path}account and {path}region go together, got only one of them")
+    return AppConfig(**values)
+
+
+def _wrong(key: str, rule: str, value: object) -> ConfigError:
+    return ConfigError(f"{PREFIX}{key} must be {rule}, got {value!r}")
+
+
+def _as_json(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise _wrong(key, "JSON", value) from None
+
+
+def _text(pattern: str, rule: str) -> Callable[[str, Any], str]:
+    def read(key: str, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise _wrong(key, rule, value)
+        return value
+
+    return read
+
+
+def _list(key: str, value: Any) -> tuple[str, ...]:
+    items = value
+    if isinstance(value, str):
+        items = _as_json(key, value) if value.startswith("[") else [part.strip() for part in value.split(",")]
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise _wrong(key, "a list of text, or text separated by commas", value)
+    return tuple(items)
+
+
+def _whole(low: int, high: int) -> Callable[[str, Any], int]:
+    def read(key: str, value: Any) -> int:
+        number = _as_json(key, value)
+        if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+            raise _wrong(key, f"a whole number within {low}-{high}", value)
+        return number
+
+    return read
+
+
+def _flag(key: str, value: Any) -> bool:
+    flag = _as_json(key, value)
+    if not isinstance(flag, bool):
+        raise _wrong(key, "true or false", value)
+    return flag
+
+
+def _concurrency(key: str, value: Any) -> int | None:
+    return None if value in {"none", "account"} else _whole(1, 1000)(key, value)
+
+
+def _object(keys: Mapping[str, bool]) -> Callable[[str, Any], Mapping[str, Any]]:
+    def read(key: str, value: Any) -> Mapping[str, Any]:
+        found = _as_json(key, value)
+        if not isinstance(found, dict):
+            raise _wrong(key, "an object", value)
+        if unknown := sorted(set(found) - set(keys)):
+            raise ConfigError(f"{PREFIX}{key}.{unknown[0]} is not a setting; there are {', '.join(sorted(keys))}")
+        if missing := [name for name, needed in keys.items() if needed and not found.get(name)]:
+            raise ConfigError(
+                f"{PREFIX}{key}.{missing[0]} is missing; {', '.join(n for n in keys if keys[n])} are needed"
+            )
+        return found
+
+    return read
+
+
+def _mapping(key: str, value: Any) -> Mapping[str, Any]:
+    found = _as_json(key, value)
+    if not isinstance(found, dict):
+        raise _wrong(key, "an object", value)
+    return found
+
+
+def _tags(key: str, value: Any) -> Mapping[str, str]:
+    found = _mapping(key, value)
+    if not all(isinstance(item, str) for item in found.values()):
+        raise _wrong(key, "an object of text to text", value)
+    return found
+
+
+_ARN = r"arn:aws[a-z-]*:"
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "stack-name": _text(r"[A-Za-z][A-Za-z0-9-]{0,127}", "letters, digits and hyphens, a letter first"),
+    "account": _text(r"\d{12}", "twelve digits"),
+    "region": _text(r"[a-z]{2}(-[a-z]+)+-\d", "a Region's name"),
+    "profile": _text(r"production|dev", "production or dev"),
+    "imported-cluster": _object(_CLUSTER_KEYS),
+    "imported-vpc": _object(_VPC_KEYS),
+    "create-endpoints": _flag,
+    "database-name": _text(r"[A-Za-z][A-Za-z0-9_]{0,62}", "letters, digits and underscores, a letter first"),
+    "databases": _list,
+    "policy": _mapping,
+    "alert-emails": _list,
+    "key-arn": _text(_ARN + r"kms:.+", "the ARN of a KMS key"),
+    "break-glass-role-arns": _list,
+    "architecture": _text(r"arm64|x86_64", "arm64 or x86_64"),
+    "snapshot-quota": _whole(1, 100_000),
+    "reserved-concurrency": _concurrency,
+    "permissions-boundary": _text(r"[\w+=,.@/-]+", "the name of a managed policy"),
+    "tags": _tags,
+}

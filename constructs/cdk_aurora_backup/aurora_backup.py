@@ -1,0 +1,172 @@
+"""AuroraBackup: the whole strategy for one cluster. Composition only: it reads as the architecture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import Annotations, RemovalPolicy
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, RetentionPolicy
+from cdk_aurora_backup.alerts import BackupAlerts
+from cdk_aurora_backup.backup_bucket import BackupBucket
+from cdk_aurora_backup.backup_key import BackupKey
+from cdk_aurora_backup.backup_plan import BackupPlan
+from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
+from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
+from cdk_aurora_backup.logical_backup import LogicalBackup
+from cdk_aurora_backup.permissions import key_statements_as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aws_cdk import aws_backup as backup
+    from aws_cdk import aws_ec2 as ec2
+    from aws_cdk import aws_iam as iam
+    from aws_cdk import aws_lambda as lambda_
+    from aws_cdk import aws_rds as rds
+    from aws_cdk import aws_s3 as s3
+    from aws_cdk import aws_sns as sns
+
+
+class AuroraBackup(Construct):
+    """Backs up one Aurora PostgreSQL cluster, as the policy says.
+
+    cluster: a cluster of the same app, or `ClusterDetails` for an imported one.
+    vpc: where the cluster is. subnets: for the functions that open PostgreSQL. Default: isolated subnets.
+    create_endpoints: make the VPC endpoints that those functions call. Default: True.
+    policy: Default: `RetentionPolicy.hipaa()`.
+    alert_emails, topic: who hears of failures. Default: a topic without subscribers, with a warning.
+    key, bucket, vault, clients, architecture: what the caller already has. Default: each is made.
+    break_glass: the only roles that may delete the key. Default: the account's root user.
+    databases: names. Default: found at run time.
+    snapshot_quota: the Region's quota of manual cluster snapshots. Default: 100.
+    reserved_concurrency: of each function; None for accounts with a small pool. Default: 2.
+    removal_policy: for everything that holds data. Default: RETAIN.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        cluster: rds.IDatabaseCluster | ClusterDetails,
+        vpc: ec2.IVpc,
+        subnets: ec2.SubnetSelection | None = None,
+        create_endpoints: bool = True,
+        policy: RetentionPolicy | None = None,
+        alert_emails: Sequence[str] = (),
+        topic: sns.ITopic | None = None,
+        key: kms.IKey | None = None,
+        break_glass: Sequence[iam.IRole] = (),
+        bucket: s3.IBucket | None = None,
+        vault: backup.IBackupVault | None = None,
+        clients: lambda_.ILayerVersion | None = None,
+        architecture: lambda_.Architecture | None = None,
+        databases: Sequence[str] = (),
+        snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
+        reserved_concurrency: int | None = 2,
+        removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        policy = policy or RetentionPolicy.hipaa()
+        target = cluster if isinstance(cluster, ClusterDetails) else ClusterDetails.of(cluster)
+        check_cluster(target.cluster, policy)
+        warn_about_quota(self, policy, snapshot_quota)
+        if key and break_glass:
+            raise SynthError(
+                "AuroraBackup.break_glass protects the key that is made here; an existing key has its own policy"
+            )
+        kept = removal_policy is not RemovalPolicy.DESTROY
+
+        self._target, self._policy = target, policy
+        self._key = (
+            key or BackupKey(self, "Key", break_glass=break_glass, protected=kept, removal_policy=removal_policy).key
+        )
+        self._bucket = (
+            bucket or BackupBucket(self, "Storage", key=self._key, policy=policy, removal_policy=removal_policy).bucket
+        )
+        self._alerts = BackupAlerts(
+            self, "Alerts", key=self._key, cluster=target.cluster, emails=alert_emails, topic=topic
+        )
+        self._plan = BackupPlan(
+            self, "Snapshots", target=target, key=self._key, policy=policy, vault=vault, removal_policy=removal_policy
+        )
+        self._network = DatabaseNetwork(
+            self, "Network", vpc=vpc, target=target, subnets=subnets, create_endpoints=create_endpoints
+        )
+        self._functions = BackupFunctions(
+            self,
+            "Functions",
+            target=target,
+            policy=policy,
+            bucket=self._bucket,
+            key=self._key,
+            architecture=architecture,
+            clients=clients,
+            reserved_concurrency=reserved_concurrency,
+        )
+        self._logical_backup = LogicalBackup(
+            self, "Logical", functions=self._functions, network=self._network, alerts=self._alerts, databases=databases
+        )
+        self._say_what_is_left(key, alert_emails, topic)
+
+    @property
+    def policy(self) -> RetentionPolicy:
+        """The policy that everything here is derived from."""
+        return self._policy
+
+    @property
+    def target(self) -> ClusterDetails:
+        """The cluster."""
+        return self._target
+
+    @property
+    def key(self) -> kms.IKey:
+        """The customer key."""
+        return self._key
+
+    @property
+    def bucket(self) -> s3.IBucket:
+        """Dump sets, evidence and creation records."""
+        return self._bucket
+
+    @property
+    def alerts(self) -> BackupAlerts:
+        """The topic, and what feeds it."""
+        return self._alerts
+
+    @property
+    def plan(self) -> BackupPlan:
+        """AWS Backup's plan, vault and selection."""
+        return self._plan
+
+    @property
+    def logical_backup(self) -> LogicalBackup:
+        """The dump workflow."""
+        return self._logical_backup
+
+    @property
+    def functions(self) -> BackupFunctions:
+        """How functions are made, for workflows of one's own beside these."""
+        return self._functions
+
+    @property
+    def network(self) -> DatabaseNetwork:
+        """The way to PostgreSQL."""
+        return self._network
+
+    def _say_what_is_left(self, key: kms.IKey | None, emails: Sequence[str], topic: sns.ITopic | None) -> None:
+        notes = Annotations.of(self)
+        if key is not None and not isinstance(key, kms.Key):
+            notes.add_info_v2(
+                "cdk-aurora-backup:key-policy",
+                "The policy of an existing key cannot be edited from here. It must hold these statements: "
+                + key_statements_as_json(self),
+            )
+        if not emails and topic is None:
+            notes.add_warning_v2(
+                "cdk-aurora-backup:no-subscriber", "Nobody hears of a failed backup: set alert_emails or topic."
+            )

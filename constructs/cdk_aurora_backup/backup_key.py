@@ -1,0 +1,74 @@
+"""BackupKey: the customer key under which every backup lies, protected from deletion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from cdk_aurora_backup.permissions import key_service_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PENDING_WINDOW = Duration.days(30)  # the longest that KMS offers
+DESTRUCTIVE_ACTIONS = ("kms:ScheduleKeyDeletion", "kms:DisableKey", "kms:DeleteImportedKeyMaterial")
+
+
+class BackupKey(Construct):
+    """A rotating customer key that cannot be deleted or disabled, except by one named break-glass role.
+
+    Deleting the key makes every backup under it unreadable for ever, whatever retention or vault lock says. Its policy
+    therefore denies deletion and disabling to every principal but the break-glass role; without one, to every principal
+    but the root user of the account, which nobody uses for daily work and whose use CloudTrail shows.
+
+    break_glass: the only role that may delete or disable the key. Default: the account's root user.
+    protected: False leaves out the denial, for stacks that are torn down. Default: True.
+    removal_policy: Default: RETAIN. A key that is not protected may be destroyed with its stack.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        break_glass: Sequence[iam.IRole] = (),
+        protected: bool = True,
+        removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        if protected and removal_policy is RemovalPolicy.DESTROY:
+            raise ValueError(
+                "BackupKey.removal_policy must be RETAIN while protected is True: CloudFormation could not delete a "
+                "key whose policy denies deletion; got DESTROY"
+            )
+        self._key = kms.Key(
+            self,
+            "Key",
+            description="Encrypts the database's backups: without it they are unreadable",
+            enable_key_rotation=True,
+            pending_window=_PENDING_WINDOW,
+            removal_policy=removal_policy,
+        )
+        for stmt in key_service_statements():
+            self._key.add_to_resource_policy(stmt)
+        if protected:
+            root = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
+            self._key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid="DenyDeletionOutsideBreakGlass",
+                    effect=iam.Effect.DENY,
+                    principals=[iam.AnyPrincipal()],
+                    actions=list(DESTRUCTIVE_ACTIONS),
+                    resources=["*"],
+                    conditions={"ArnNotEquals": {"aws:PrincipalArn": [r.role_arn for r in break_glass] or [root]}},
+                )
+            )
+
+    @property
+    def key(self) -> kms.Key:
+        """The key itself."""
+        return self._key

@@ -1,0 +1,258 @@
+"""BackupFunctions: how every Lambda function of this package is made, so that none is made otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import ArnFormat, Duration, Names, RemovalPolicy, Size, Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from cdk_aurora_backup.assets import postgres_layer, runtime_code
+from cdk_aurora_backup.permissions import (
+    COMPLIANCE_PACKS,
+    ServiceRole,
+    acknowledge,
+    network_interfaces,
+    statement,
+    tracing,
+    use_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aws_cdk import aws_kms as kms
+    from aws_cdk import aws_s3 as s3
+
+    from aurora_backup.policy import RetentionPolicy
+    from cdk_aurora_backup.cluster import ClusterDetails
+
+_RUNTIME = lambda_.Runtime.PYTHON_3_14  # Amazon Linux 2023: the clients need its glibc, 2.34
+_LOGS_KEPT = logs.RetentionDays.ONE_YEAR
+_QUEUE_KEPT = Duration.days(14)
+_WILDCARDS = (
+    "EC2 network interfaces and X-Ray know no resources to name; objects are limited to this package's prefixes, "
+    "snapshots and clusters to this account and Region, by name where the name is known."
+)
+
+
+class DatabaseNetwork(Construct):
+    """A security group for the functions that open PostgreSQL, let in by the cluster, and the endpoints that they call.
+
+    vpc: where the cluster is. subnets: Default: isolated subnets.
+    create_endpoints: True makes the VPC endpoints that the functions call: the S3 gateway and, with a secret,
+        Secrets Manager. False demands that they exist. Default: True.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        vpc: ec2.IVpc,
+        target: ClusterDetails,
+        subnets: ec2.SubnetSelection | None = None,
+        create_endpoints: bool = True,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.vpc = vpc
+        self.subnets = subnets or ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
+        self._group = ec2.SecurityGroup(
+            self, "Group", vpc=vpc, description="Backup functions that open PostgreSQL", allow_all_outbound=False
+        )
+        target.cluster.connections.allow_from(self._group, ec2.Port.tcp(target.port), "Backups read the database")
+        # HTTPS: the S3 gateway has no security group to name, interface endpoints live in the VPC.
+        self._group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3 and Secrets Manager endpoints")
+        if create_endpoints:
+            vpc.add_gateway_endpoint("BackupS3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
+            if target.secret:
+                self._secrets_endpoint()
+
+    @property
+    def security_group(self) -> ec2.SecurityGroup:
+        """The group of the functions; what they may reach lets it in."""
+        return self._group
+
+    def _secrets_endpoint(self) -> None:
+        group = ec2.SecurityGroup(
+            self, "EndpointGroup", vpc=self.vpc, description="Secrets Manager endpoint", allow_all_outbound=False
+        )
+        group.add_ingress_rule(self._group, ec2.Port.tcp(443), "Backup functions read the database secret")
+        ec2.InterfaceVpcEndpoint(
+            self,
+            "Secrets",
+            vpc=self.vpc,
+            service=ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
+            subnets=self.subnets,
+            security_groups=[group],
+            open=False,
+        )
+
+
+class BackupFunctions(Construct):
+    """Makes Lambda functions: bundled code, own role, encrypted log group and dead-letter queue, tracing, limits.
+
+    architecture: Default: ARM_64.
+    clients: a layer with `pg_dump` and `pg_restore` in bin/. Default: the one that this package brings.
+    reserved_concurrency: for each function; None takes the account's pool, for accounts with a small one. Default: 2.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        target: ClusterDetails,
+        policy: RetentionPolicy,
+        bucket: s3.IBucket,
+        key: kms.IKey,
+        architecture: lambda_.Architecture | None = None,
+        clients: lambda_.ILayerVersion | None = None,
+        reserved_concurrency: int | None = 2,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.target, self.policy, self.bucket, self.key = target, policy, bucket, key
+        self._architecture = architecture or lambda_.Architecture.ARM_64
+        self._clients = clients
+        self._server: lambda_.ILayerVersion | None = None
+        self._reserved = reserved_concurrency
+        self._queue = sqs.Queue(
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=key,
+            enforce_ssl=True,
+            retention_period=_QUEUE_KEPT,
+        )
+        acknowledge(self._queue, "SQS3", "This is the dead-letter queue itself.", ["solutions"])
+
+    @property
+    def owner(self) -> str:
+        """Whose a recovery point is: in tags, manifests and creation records, and asked for before a delete."""
+        return Names.unique_resource_name(self.node.scope or self, max_length=60, separator="-")
+
+    @property
+    def dead_letters(self) -> sqs.Queue:
+        """Where events go that no function could take."""
+        return self._queue
+
+    @property
+    def clients(self) -> lambda_.ILayerVersion:
+        """The layer with PostgreSQL's clients."""
+        self._clients = self._clients or postgres_layer(self, "Clients", self._architecture)
+        return self._clients
+
+    @property
+    def server(self) -> lambda_.ILayerVersion:
+        """The layer with PostgreSQL's server and clients, for trial restores."""
+        self._server = self._server or postgres_layer(self, "Server", self._architecture, server=True)
+        return self._server
+
+    def add(
+        self,
+        scope: Construct,
+        construct_id: str,
+        handler: str,
+        *,
+        description: str,
+        statements: Sequence[iam.PolicyStatement],
+        network: DatabaseNetwork | None = None,
+        layers: Sequence[lambda_.ILayerVersion] = (),
+        environment: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+        memory_mb: int = 512,
+        storage_mb: int = 512,
+    ) -> lambda_.Function:
+        """One function. handler: a module of `aurora_backup.handlers`. network: for functions that open PostgreSQL."""
+        group = logs.LogGroup(
+            scope,
+            f"{construct_id}Logs",
+            encryption_key=self.key,
+            retention=_LOGS_KEPT,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        role = ServiceRole(
+            scope,
+            f"{construct_id}Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description=description,
+            statements=[
+                *statements,
+                *(network_interfaces() if network else []),
+                *self._database_statements(network),
+                statement("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], [group.log_group_arn]),
+                statement("DeadLetter", ["sqs:SendMessage"], [self._queue.queue_arn]),
+                use_key(self.key),
+                tracing(),
+            ],
+            wildcards=_WILDCARDS,
+        )
+        function = lambda_.Function(
+            scope,
+            construct_id,
+            description=description,
+            runtime=_RUNTIME,
+            architecture=self._architecture,
+            code=runtime_code(),
+            handler=f"aurora_backup.handlers.{handler}.handler",
+            layers=list(layers),
+            environment={**self._environment(), **(environment or {})},
+            environment_encryption=self.key,
+            timeout=timeout or Duration.minutes(1),
+            memory_size=memory_mb,
+            ephemeral_storage_size=Size.mebibytes(storage_mb),
+            role=role.role,
+            log_group=group,
+            tracing=lambda_.Tracing.ACTIVE,
+            dead_letter_queue=self._queue,
+            reserved_concurrent_executions=self._reserved,
+            retry_attempts=0,
+            vpc=network.vpc if network else None,
+            vpc_subnets=network.subnets if network else None,
+            security_groups=[network.security_group] if network else None,
+        )
+        function.node.add_dependency(role.policy)
+        if not network:
+            acknowledge(
+                function,
+                "LambdaInsideVPC",
+                "Calls AWS APIs only, and never the database: inside the VPC it would only need more endpoints.",
+                COMPLIANCE_PACKS,
+            )
+        if self._reserved is None:
+            acknowledge(
+                function, "LambdaConcurrency", "The caller asked for the account's unreserved pool.", COMPLIANCE_PACKS
+            )
+        return function
+
+    def _environment(self) -> dict[str, str]:
+        target = self.target
+        secret = {"DB_SECRET_ARN": target.secret.secret_arn} if target.secret else {}
+        return {
+            "BACKUP_BUCKET": self.bucket.bucket_name,
+            "BACKUP_KEY_ARN": self.key.key_arn,
+            "OWNER": self.owner,
+            "CLUSTER_ID": target.cluster.cluster_identifier,
+            "CLUSTER_RESOURCE_ID": target.resource_id,
+            "DB_AUTH": "secret" if target.secret else "iam",
+            **secret,
+            **self.policy.environment(),
+        }
+
+    def _database_statements(self, network: DatabaseNetwork | None) -> list[iam.PolicyStatement]:
+        if not network:
+            return []
+        if self.target.secret:
+            return [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [self.target.secret.secret_arn])]
+        user = Stack.of(self).format_arn(
+            service="rds-db",
+            resource="dbuser",
+            resource_name=f"{self.target.resource_id}/aurora_backup",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        return [statement("ConnectByIam", ["rds-db:connect"], [user])]

@@ -1,0 +1,201 @@
+"""LogicalBackup: pg_dump sets of every database of the cluster, in S3, on the policy's schedules and on demand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from cdk_aurora_backup.permissions import statement
+from cdk_aurora_backup.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aws_cdk import aws_iam as iam
+    from aws_cdk import aws_lambda as lambda_
+    from aws_cdk import aws_s3 as s3
+    from aws_cdk import aws_scheduler as scheduler
+
+    from cdk_aurora_backup.alerts import BackupAlerts
+    from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
+
+_LAMBDA_LIMIT = Duration.minutes(15)
+_PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
+
+
+class LogicalBackup(Construct):
+    """A workflow: find an instance, preflight, dump each database, verify each set, conclude, notify.
+
+    It is started by the policy's schedules, or by anybody with `{"prefix": "manual-backups"}`. One failing database
+    fails the run loudly and does not stop the others.
+
+    databases: names. Default: all databases of the cluster, found at run time, but `rdsadmin` and templates.
+    dump_memory_mb: memory, and with it CPU, of the dump function, 512-10240. Default: 3538, two vCPUs.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: BackupFunctions,
+        network: DatabaseNetwork,
+        alerts: BackupAlerts,
+        databases: Sequence[str] = (),
+        dump_memory_mb: int = 3538,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        bucket = functions.bucket
+        self._find = functions.add(
+            self,
+            "FindInstance",
+            "find_instance",
+            description="Chooses the instance that a dump reads from",
+            statements=[_describe(functions)],
+        )
+        self._preflight = functions.add(
+            self,
+            "Preflight",
+            "preflight",
+            description="Finds the databases, their sizes, and what would keep a dump from succeeding",
+            statements=[],
+            network=network,
+            layers=[functions.clients],
+        )
+        self._dump = functions.add(
+            self,
+            "Dump",
+            "dump",
+            description="Streams one database's dump set to S3",
+            statements=write_sets(bucket),
+            network=network,
+            layers=[functions.clients],
+            timeout=_LAMBDA_LIMIT,
+            memory_mb=dump_memory_mb,
+        )
+        self._verify = functions.add(
+            self,
+            "Verify",
+            "verify",
+            description="Reads a dump set back and decodes it",
+            statements=[*read_sets(bucket), *write_sets(bucket)],
+            layers=[functions.clients],
+            timeout=_LAMBDA_LIMIT,
+            memory_mb=dump_memory_mb,
+        )
+        self._conclude = functions.add(
+            self,
+            "Conclude",
+            "conclude_logical_backup",
+            description="Says which databases were backed up, and fails when one was not",
+            statements=[],
+        )
+        if databases:
+            for function in (self._preflight, self._dump):
+                function.add_environment("DATABASES", Stack.of(self).to_json_string(list(databases)))
+        self._workflow = Workflow(self, "Workflow", name="LogicalBackup", topic=alerts.topic, key=functions.key)
+        self._workflow.define(self._definition(), timeout=Duration.hours(12))
+        alerts.watch_workflow("LogicalBackupEnds", self._workflow.machine)
+        self._schedules = [
+            self._workflow.schedule(f"{s.name.title()}Schedule", s.schedule, {"prefix": s.prefix.value})
+            for s in functions.policy.dump_schedules()
+        ]
+
+    @property
+    def machine(self) -> sfn.StateMachine:
+        """The workflow, for starting it on demand."""
+        return self._workflow.machine
+
+    @property
+    def schedules(self) -> list[scheduler.Schedule]:
+        """When it starts by itself."""
+        return list(self._schedules)
+
+    @property
+    def dump_function(self) -> lambda_.Function:
+        """The function that dumps."""
+        return self._dump
+
+    def _definition(self) -> sfn.IChainable:
+        flow = self._workflow
+        begin, accepted = flow.begin()
+        find = flow.task("Find an instance", self._find)
+        preflight = flow.task("Preflight", self._preflight)
+        each = sfn.Map(
+            self,
+            "Every database",
+            items_path="$.databases",
+            max_concurrency=1,
+            item_selector={
+                **{f"{name}.$": f"$.{name}" for name in ("execution", "started", "prefix", "cluster", "instance")},
+                "database.$": "$$.Map.Item.Value",
+            },
+            result_path="$.results",
+        )
+        each.item_processor(self._one_database())
+        flow.catch(each)
+        conclude = flow.task("Conclude", self._conclude)
+        notify = flow.notify("Notify", "Logical backup done", {"workflow": "LogicalBackup", "result.$": "$"})
+        accepted.next(find).next(preflight).next(each).next(conclude).next(notify).next(sfn.Succeed(self, "Done"))
+        return sfn.Chain.start(begin)
+
+    def _one_database(self) -> sfn.IChainable:
+        flow = self._workflow
+        failed = sfn.Pass(
+            self,
+            "This database failed",
+            parameters={"database.$": "$.database.name", "error.$": "$.error.Error", "cause.$": "$.error.Cause"},
+        )
+        dump = flow.task("Dump", self._dump, result_path="$.dump", timeout=_LAMBDA_LIMIT, catch=False)
+        verify = flow.task(
+            "Verify",
+            self._verify,
+            payload={"set.$": "$.dump.set", "execution.$": "$.execution", "started.$": "$.started"},
+            result_path="$.verified",
+            timeout=_LAMBDA_LIMIT,
+            catch=False,
+        )
+        done = sfn.Pass(
+            self,
+            "This database is backed up",
+            parameters={"database.$": "$.database.name", "dump.$": "$.dump", "verified.$": "$.verified"},
+        )
+        for state in (dump, verify):
+            state.add_catch(failed, result_path="$.error")
+        return dump.next(verify).next(done)
+
+
+def _describe(functions: BackupFunctions) -> iam.PolicyStatement:
+    stack = Stack.of(functions)
+    instances = stack.format_arn(
+        service="rds", resource="db", resource_name="*", arn_format=ArnFormat.COLON_RESOURCE_NAME
+    )
+    return statement(
+        "Describe", ["rds:DescribeDBClusters", "rds:DescribeDBInstances"], [functions.target.arn, instances]
+    )
+
+
+def write_sets(bucket: s3.IBucket) -> list[iam.PolicyStatement]:
+    """What writing dump sets and creation records needs."""
+    return [
+        statement(
+            "WriteSets",
+            ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject"],
+            [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
+        ),
+        statement("ListSets", ["s3:ListBucket"], [bucket.bucket_arn]),
+    ]
+
+
+def read_sets(bucket: s3.IBucket) -> list[iam.PolicyStatement]:
+    """What reading dump sets back needs."""
+    return [
+        statement(
+            "ReadSets",
+            ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"],
+            [bucket.arn_for_objects(f"{prefix}/*") for prefix in _PREFIXES],
+        ),
+    ]

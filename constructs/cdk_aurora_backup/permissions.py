@@ -1,0 +1,160 @@
+"""Roles and IAM statements: plain functions, each statement with a sid that says what it is for.
+
+Every role is explicit and carries one customer-managed policy: CDK's automatic grants would add inline policies, which
+the compliance packs refuse, so `without_policy_updates` keeps them away and every permission stands in our code.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aws_cdk import Acknowledgment, Aws, Stack, Validations
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aws_cdk import aws_kms as kms
+    from constructs import IConstruct
+
+_PREFIXES = {
+    "hipaa": "HIPAA.Security::HIPAA.Security-",
+    "nist": "NIST.800.53.R5::NIST.800.53.R5-",
+    "pci": "PCI.DSS.321::PCI.DSS.321-",
+    "solutions": "AwsSolutions::AwsSolutions-",
+}
+COMPLIANCE_PACKS = ("hipaa", "nist", "pci")
+
+
+def statement(
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: Mapping[str, Any] | None = None,
+) -> iam.PolicyStatement:
+    """An Allow statement for an identity policy."""
+    return iam.PolicyStatement(
+        sid=sid, actions=list(actions), resources=list(resources), conditions=dict(conditions or {})
+    )
+
+
+def acknowledge(scope: IConstruct, rule: str, reason: str, packs: Sequence[str]) -> None:
+    """Acknowledge one rule of the named packs at this scope, by prefixed id, so that it stays in the report."""
+    Validations.of(scope).acknowledge(*(Acknowledgment(id=f"{_PREFIXES[pack]}{rule}", reason=reason) for pack in packs))
+
+
+def use_key(key: kms.IKey, *actions: str) -> iam.PolicyStatement:
+    """The statement for calls that AWS services make with the customer key on the role's behalf."""
+    return statement(
+        "UseBackupKey", [f"kms:{action}" for action in actions or ("Decrypt", "GenerateDataKey")], [key.key_arn]
+    )
+
+
+def network_interfaces() -> list[iam.PolicyStatement]:
+    """What Lambda needs to put a function into a VPC. EC2 knows no resource to name for these calls."""
+    actions = ["CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets", "DeleteNetworkInterface"]
+    actions += ["AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"]
+    return [statement("JoinVpc", [f"ec2:{action}" for action in actions], ["*"])]
+
+
+def tracing() -> iam.PolicyStatement:
+    """X-Ray segments; X-Ray knows no resources."""
+    return statement("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"])
+
+
+def log_delivery() -> iam.PolicyStatement:
+    """What Step Functions needs to deliver its log; CloudWatch Logs names no resource for log deliveries."""
+    names = ["CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries"]
+    names += ["PutResourcePolicy", "DescribeResourcePolicies", "DescribeLogGroups"]
+    return statement("DeliverLogs", [f"logs:{name}" for name in names], ["*"])
+
+
+def key_service_statements() -> list[iam.PolicyStatement]:
+    """What a key's policy must allow for this package: a key that we make has them, an existing key needs them.
+
+    Each is bound to this account, so that no service can be made to use the key for somebody else.
+    """
+    own_account = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
+    own_logs = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:*"
+    use = ["kms:Decrypt", "kms:GenerateDataKey*"]
+    return [
+        iam.PolicyStatement(
+            sid="LogGroups",
+            principals=[iam.ServicePrincipal(f"logs.{Aws.REGION}.{Aws.URL_SUFFIX}")],
+            actions=["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"],
+            resources=["*"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": own_logs}},
+        ),
+        iam.PolicyStatement(
+            sid="Alerts",
+            principals=[iam.ServicePrincipal(name) for name in ("events.amazonaws.com", "cloudwatch.amazonaws.com")],
+            actions=use,
+            resources=["*"],
+            conditions=own_account,
+        ),
+    ]
+
+
+def key_statements_as_json(scope: Construct) -> str:
+    """`key_service_statements` as JSON, for the policy of a key that cannot be edited from here."""
+    document = iam.PolicyDocument(statements=key_service_statements())
+    return json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
+
+
+class ServiceRole(Construct):
+    """A role for one AWS service, with exactly the statements it is given, in one customer-managed policy.
+
+    wildcards: why the statements whose resource holds a `*` must have it. The reason goes into the compliance report.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        assumed_by: iam.IPrincipal,
+        description: str,
+        statements: Sequence[iam.PolicyStatement],
+        wildcards: str | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._role = iam.Role(self, "Role", assumed_by=assumed_by, description=description)
+        self._policy = iam.ManagedPolicy(self, "Policy", description=description, statements=list(statements))
+        self._policy.attach_to_role(self._role)
+        if wildcards:
+            for resource in sorted({_as_finding(self, r) for s in statements for r in s.resources}):
+                if "*" in resource:
+                    acknowledge(self._policy, f"IAM5[Resource::{resource}]", wildcards, ["solutions"])
+
+    @property
+    def role(self) -> iam.IRole:
+        """The role, closed to grants from elsewhere."""
+        return self._role.without_policy_updates()
+
+    @property
+    def arn(self) -> str:
+        """The role's ARN."""
+        return self._role.role_arn
+
+    @property
+    def policy(self) -> iam.ManagedPolicy:
+        """The policy; whatever uses the role depends on it, so that nothing runs before it may."""
+        return self._policy
+
+
+def _as_finding(scope: Construct, resource: str) -> str:
+    """The resource as cdk-nag writes it into a finding: references become <LogicalId> or <LogicalId.Attribute>."""
+
+    def flat(part: Any) -> str:
+        if isinstance(part, str):
+            return part
+        if "Fn::Join" in part:
+            delimiter, items = part["Fn::Join"]
+            return str(delimiter).join(flat(item) for item in items)
+        if "Fn::GetAtt" in part:
+            return f"<{'.'.join(part['Fn::GetAtt'])}>"
+        return f"<{part['Ref']}>" if "Ref" in part else json.dumps(part)
+
+    return flat(Stack.of(scope).resolve(resource))
