@@ -13,8 +13,6 @@ from typing import Any
 
 from local.processes import Guarded, free_port
 
-_HIGHEST = 55535  # its gRPC ports are its HTTP ports plus 10,000
-
 
 class ObjectStore:
     """A running SeaweedFS with one identity, whose keys are made up at start."""
@@ -31,8 +29,8 @@ class ObjectStore:
         config = directory / "s3.json"
         config.touch(0o600)
         config.write_text(json.dumps({"identities": [identity]}))
-        self._port = free_port(_HIGHEST)
-        ports = [free_port(_HIGHEST) for _ in range(3)]
+        self._port = free_port()
+        ports = [free_port() for _ in range(3)]
         self._process = Guarded(
             [
                 _binary(), "-logtostderr", "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",

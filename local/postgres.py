@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
+ARCHIVE_SECONDS = 5
+"""What was committed is in the archive after this many seconds at the latest."""
+
 # Extensions that Aurora lets `rds_superuser` install, and that PostgreSQL itself keeps for superusers.
 _TRUSTED_ON_AURORA = (
     "amcheck",
@@ -143,24 +146,24 @@ def _link(source: str, target: str) -> None:
 
 @dataclass
 class Server:
-    """One PostgreSQL server. `directory` holds `data`, the WAL `archive` and the `log`."""
+    """One PostgreSQL server. `directory` holds its `data` and `log`; finished WAL segments go to `archive`.
+
+    `access` is the text of pg_hba.conf. `port` 0 means: choose a free one at the first start, and keep it.
+    """
 
     home: Home
     directory: Path
     superuser: str
     password: str
+    archive: Path
     port: int = 0
+    access: str = "hostssl all,replication all 127.0.0.1/32 scram-sha-256\n"
     _process: Guarded | None = field(default=None, repr=False)
 
     @property
     def data(self) -> Path:
         """PostgreSQL's data directory."""
         return self.directory / "data"
-
-    @property
-    def archive(self) -> Path:
-        """Where finished WAL segments go."""
-        return self.directory / "archive"
 
     @property
     def running(self) -> bool:
@@ -178,6 +181,7 @@ class Server:
             self.home.run(
                 "initdb", "-D", self.data, "-U", self.superuser, "-A", "scram-sha-256", "--pwfile", secret,
                 "-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync",
+                "--wal-segsize=4",
             )  # fmt: skip
         finally:
             secret.unlink()
@@ -202,9 +206,9 @@ class Server:
         replays archived WAL first, and is ready when it has been promoted.
         """
         self._own_directories()
-        self.port = free_port()
+        self.port = self.port or free_port()
         self._write("local.conf", _SETTINGS + "".join(f"{k} = {_quote(v)}\n" for k, v in self._settings().items()))
-        self._write("pg_hba.conf", "hostssl all,replication all 127.0.0.1/32 scram-sha-256\n")
+        self._write("pg_hba.conf", self.access)
         self._write("recovery.conf.local", "".join(f"{k} = {_quote(v)}\n" for k, v in (recovery or {}).items()))
         main = self.data / "postgresql.conf"
         if "local.conf" not in main.read_text():
@@ -228,7 +232,7 @@ class Server:
             "ssl_key_file": str(certificates.key),
             "archive_mode": "on",
             "archive_command": f"cp %p '{self.archive}/%f.part' && mv '{self.archive}/%f.part' '{self.archive}/%f'",
-            "archive_timeout": "30",
+            "archive_timeout": str(ARCHIVE_SECONDS),
         }
 
     def _write(self, name: str, text: str) -> None:
@@ -292,8 +296,19 @@ class Server:
         self.home.account.own(target.parent)
         self.home.run("pg_basebackup", "-D", target, "-X", "stream", "-c", "fast", "--no-sync", env=self.env())
 
-    def switch_wal(self) -> None:
-        """Have the current WAL segment archived, and wait until it is."""
+    def set_access(self, access: str) -> None:
+        """Replace pg_hba.conf, and have a running server read it."""
+        self.access = access
+        if self.running:
+            self._write("pg_hba.conf", access)
+            self.psql("select pg_reload_conf()")
+
+    def archive_now(self) -> None:
+        """Have everything committed so far archived, and wait until it is.
+
+        A transaction of our own comes first, so that recovery to any earlier moment finds a later one to stop at.
+        """
+        self.psql("select pg_current_xact_id()")
         segment = self.psql("select pg_walfile_name(pg_switch_wal())")
         deadline = time.monotonic() + 30
         while not (self.archive / segment).exists():

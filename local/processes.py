@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,16 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-# The child's life hangs on a pipe that only we hold open. When it closes, for whatever reason, the watcher signals the
-# child; when the child ends first, the watcher goes too. A plain shell, because PR_SET_PDEATHSIG is Linux only and
-# follows the *thread* that made the child. The command's own stdin is empty.
+# The child's life hangs on a pipe that only we hold open. When it closes, for whatever reason, the watcher asks the
+# child to end, waits, and kills the whole group (grandchildren too); when the child ends first, the watcher goes. A
+# plain shell, because PR_SET_PDEATHSIG is Linux only and follows the *thread* that made the child.
 _GUARD = """
-signal=$1; shift
+signal=$1; patience=$2; shift 2
 exec 3<&0
 "$@" </dev/null 3<&- &
 child=$!
-(read -r _ <&3; kill -s "$signal" $child; sleep "$GUARD_PATIENCE"; kill -s KILL $child) >/dev/null 2>&1 &
+(
+  read -r _ <&3
+  kill -s USR1 $$; kill -s "$signal" $child
+  tries=0
+  while kill -0 $child && [ $tries -lt $((patience * 20)) ]; do sleep 0.05; tries=$((tries + 1)); done
+  kill -s KILL 0
+) >/dev/null 2>&1 &
 watcher=$!
+trap 'wait $watcher' USR1
 exec 3<&-
 wait $child; status=$?
 kill -s KILL $watcher 2>/dev/null
@@ -68,14 +76,21 @@ def unprivileged() -> Account:
     return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
 
 
-def free_port(highest: int = 65535) -> int:
-    """A loopback TCP port that nobody listens on, not above `highest` (SeaweedFS adds 10,000 to its own)."""
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on now.
+
+    Chosen below the range that the system gives to outgoing connections, so that it is likely to stay free until it is
+    used; SeaweedFS also needs the port 10,000 above its own.
+    """
     while True:
+        port = 12_000 + secrets.randbelow(12_000)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port <= highest:
-            return port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Guarded:
@@ -96,11 +111,11 @@ class Guarded:
         self._name = os.path.basename(str(command[0]))  # noqa: PTH119 - `command` mixes str and Path
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "guard", end_with, *map(str, command)],
+                ["sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**(os.environ if env is None else env), "GUARD_PATIENCE": str(PATIENCE_SECONDS)},
+                env=dict(os.environ if env is None else env),
                 cwd=cwd or "/",
                 start_new_session=True,
                 **(account.switch if account else {}),  # type: ignore[call-overload]

@@ -118,7 +118,8 @@ class Postgres:
 def postgres(tmp_path_factory):
     """One PostgreSQL 17 for the whole run. Its superuser is `postgres`."""
     home = Home(tmp_path_factory.mktemp("postgres"))
-    server = Server(home, home.path / "server", superuser="postgres", password=secrets.token_hex(16))
+    directory = home.path / "server"
+    server = Server(home, directory, superuser="postgres", password=secrets.token_hex(16), archive=directory / "wal")
     server.create()
     server.start()
     yield Postgres(server)

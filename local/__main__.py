@@ -1,0 +1,7 @@
+"""`python -m local --port N --root DIR`."""
+
+import sys
+
+from local.emulator import main
+
+sys.exit(main())

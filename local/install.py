@@ -1,0 +1,32 @@
+"""Put our modules where MiniStack looks. The one place that changes it; `local.seams` lists the names."""
+
+from __future__ import annotations
+
+from ministack.services import rds, scheduler
+
+from local import lambdas, stepfunctions
+from local.rds.api import api as rds_api
+from local.rds.api import query_handler
+
+_TAGGING = ("AddTagsToResource", "RemoveTagsFromResource", "ListTagsForResource")
+_OURS = (":cluster:", ":db:", ":cluster-snapshot:")
+
+
+def everything() -> None:
+    """Called once, before the first request."""
+    _rds()
+    lambdas.install()
+    stepfunctions.install({"rds": rds_api})
+    # Schedules fire when a test or the drill says so, never because the clock passed a Saturday night.
+    scheduler.start_scheduler = lambda: None
+
+
+def _rds() -> None:
+    for name in rds_api.operations:
+        ours, theirs = query_handler(name), rds._ACTION_MAP.get(name)
+        if name in _TAGGING:  # parameter groups and subnet groups are MiniStack's
+            rds._ACTION_MAP[name] = lambda p, ours=ours, theirs=theirs: (
+                ours if any(kind in rds._p(p, "ResourceName") for kind in _OURS) else theirs
+            )(p)
+        else:
+            rds._ACTION_MAP[name] = ours

@@ -1,0 +1,133 @@
+"""Start and stop the local AWS from Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from local.emulator import ACCOUNT, REGION
+from local.processes import Guarded, free_port
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class LocalAws:
+    """A local AWS that ends with this process at the latest.
+
+    with LocalAws(Path("build/aws")) as aws:
+        aws.client("rds").describe_db_clusters()
+    """
+
+    account = ACCOUNT
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        region: str = REGION,
+        creating_seconds: float = 2.0,
+        wait_scale: float = 0.01,
+    ) -> None:
+        """Nothing starts here. `root` is emptied at `start`; the log stays in it after `stop`."""
+        self.root, self.region = root.absolute(), region
+        self._creating_seconds, self._wait_scale = creating_seconds, wait_scale
+        self.port = 0
+        self._process: Guarded | None = None
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where every service answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What the emulator said."""
+        return self.root / "emulator.log"
+
+    def start(self) -> None:
+        """Start the emulator on a free port and wait until it answers."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        self.port = free_port()
+        self._process = Guarded(
+            [
+                sys.executable, "-m", "local", "--port", str(self.port), "--root", self.root, "--region", self.region,
+                "--creating-seconds", str(self._creating_seconds), "--wait-scale", str(self._wait_scale),
+            ],
+            log=self.log,
+            cwd=REPOSITORY,
+            env={**_clean_environment(), **self.credentials()},
+        )  # fmt: skip
+        self._process.wait_until(self._answers)
+
+    def stop(self) -> None:
+        """End the emulator, its databases and its functions."""
+        if self._process:
+            self._process.stop()
+            self._process = None
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def credentials(self) -> dict[str, str]:
+        """Variables that keep every SDK away from real credentials."""
+        return {
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def env(self) -> dict[str, str]:
+        """The environment in which the unmodified AWS and CDK command lines reach this AWS."""
+        return {
+            **_clean_environment(),
+            **self.credentials(),
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "CDK_DEFAULT_ACCOUNT": self.account,
+            "CDK_DEFAULT_REGION": self.region,
+        }
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A boto3 client for `service`."""
+        import boto3
+
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint_url,
+            region_name=options.pop("region_name", self.region),
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+            **options,
+        )
+
+
+def _clean_environment() -> dict[str, str]:
+    """Ours, without anything that would lead an SDK elsewhere."""
+    return {name: value for name, value in os.environ.items() if not re.match(r"AWS_|CDK_DEFAULT_|PG|MINISTACK_", name)}
