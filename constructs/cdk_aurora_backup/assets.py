@@ -19,7 +19,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from aws_cdk import aws_lambda as lambda_
@@ -27,7 +27,27 @@ from aws_cdk import aws_lambda as lambda_
 if TYPE_CHECKING:
     from constructs import Construct
 
-_DEPENDENCIES = ("pg8000", "scramp", "asn1crypto", "python-dateutil", "six")
+_DRIVER = ("pg8000", "scramp", "asn1crypto", "python-dateutil", "six")
+# Our own SDK: the Lambda runtime's may be too old for the calls we make, and a CodeBuild image may have none.
+_SDK = ("boto3", "botocore", "s3transfer", "jmespath", "urllib3")
+# The services whose API models are shipped: all of them would be 30 MB. A test compares this with the clients made.
+SDK_SERVICES = frozenset(
+    [
+        "backup",
+        "cloudwatch",
+        "codebuild",
+        "events",
+        "kms",
+        "lambda",
+        "logs",
+        "rds",
+        "s3",
+        "secretsmanager",
+        "sns",
+        "stepfunctions",
+        "sts",
+    ]
+)
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -120,14 +140,14 @@ def _code_directory() -> Path:
     with as_file(files("aurora_backup")) as package:
         shutil.copytree(package, target / "aurora_backup", ignore=_IGNORED)
     components = []
-    for name in _DEPENDENCIES:
+    for name in (*_DRIVER, *_SDK):
         distribution = importlib.metadata.distribution(name)
         if "Root-Is-Purelib: true" not in (distribution.read_text("WHEEL") or ""):
             raise AssetError(f"{name} must be pure Python to run on either architecture; reinstall it from its wheel")
         for file in distribution.files or []:
             if ".." in file.parts or "__pycache__" in file.parts or file.suffix == ".pyc":
                 continue
-            if file.parts[0].endswith(".dist-info") and file.name not in {"METADATA", "LICENSE", "LICENSE.txt"}:
+            if not _needed(file):
                 continue
             destination = target / file
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +155,14 @@ def _code_directory() -> Path:
         components.append({"name": name, "version": distribution.version, "licenses": _license(distribution)})
     _write_sbom(target, components)
     return target
+
+
+def _needed(file: PurePath) -> bool:
+    if file.parts[0].endswith(".dist-info"):
+        return file.name in {"METADATA", "LICENSE", "LICENSE.txt"}
+    if file.parts[:2] in {("botocore", "data"), ("boto3", "data")} and len(file.parts) > 3:  # noqa: PLR2004  a service's
+        return file.parts[2] in SDK_SERVICES
+    return not file.parts[0].startswith("..") and file.parts[:2] != ("boto3", "examples")
 
 
 @cache

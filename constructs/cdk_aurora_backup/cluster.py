@@ -60,7 +60,7 @@ class ClusterDetails:
             cluster=cluster,
             resource_id=cluster.cluster_resource_identifier,
             engine_version=version.full_version if version else None,
-            port=int(port) if known(port) else _POSTGRES_PORT,
+            port=int(port) if port and known(port) else _POSTGRES_PORT,
             secret=cluster.secret,
         )
 

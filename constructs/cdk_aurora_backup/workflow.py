@@ -88,7 +88,7 @@ class Workflow(Construct):
         timeout: Duration | None = None,
         catch: bool = True,
     ) -> tasks.LambdaInvoke:
-        """A state that calls a function. payload: Default: the whole state. catch: False: the caller handles failure."""
+        """A state that calls a function. payload: Default: the whole state. catch: False: the caller does it."""
         self._functions.append(function)
         state = tasks.LambdaInvoke(
             self,
