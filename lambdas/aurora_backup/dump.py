@@ -1,0 +1,366 @@
+"""The dump engine: one exported snapshot, one or more pg_dump archives streamed to S3, the manifest last.
+
+Archive 0 is everything except the rows of the large tables; each large table's rows are an archive of their own, so
+that they are dumped side by side and can be restored alone. No object of the set exists before every pg_dump has
+exited with 0, and no manifest before every archive does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from aurora_backup import catalog
+from aurora_backup.errors import DumpFailed, ObjectExists, QueryFailed, RecordError, SettingsError
+from aurora_backup.ledger import CreationRecord, Ledger
+from aurora_backup.manifest import NAME, NOT_COVERED, Archive, Facts, Manifest, SequenceFacts
+from aurora_backup.postgres import Session, client_environment, client_version
+from aurora_backup.programs import Program
+from aurora_backup.s3 import NoSuchObject
+from aurora_backup.settings import DEFAULT_COMPRESSION
+from aurora_backup.upload import MIB, Upload, Uploaded, plan_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_backup.catalog import Table
+    from aurora_backup.postgres import Target
+    from aurora_backup.s3 import Bucket
+
+_log = logging.getLogger(__name__)
+MEMORY_BUDGET = 256 * MIB
+UPLOAD_THREADS = 3
+_ZSTD_CLIENT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpOptions:
+    """How to dump. memory_budget: bytes of all upload buffers together. jobs: archives made side by side.
+
+    split_bytes: a table at least this large gets an archive of its own when jobs > 1. count_seconds: how long the row
+    counts may take altogether, None for no limit. lock_seconds: how long to wait for a table's lock. digest: also
+    digest every table's contents. sha256: also hash every archive.
+    """
+
+    compression: str = DEFAULT_COMPRESSION
+    jobs: int = 1
+    memory_budget: int = MEMORY_BUDGET
+    split_bytes: int = 64 * MIB
+    count_seconds: float | None = 300
+    lock_seconds: int = 60
+    digest: bool = False
+    sha256: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Which set to make. key: the set's key, ending in "/". source: what else the manifest should say of the source.
+
+    check: called about once a second with the bytes sent so far; raises HandOver to stop. expires: when the set may go.
+    """
+
+    key: str
+    owner: str
+    execution: str
+    started: datetime
+    source: dict[str, Any] = field(default_factory=dict)
+    expires: datetime | None = None
+    check: Callable[[int], None] = lambda _sent: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request. manifest: None when another execution is still making the set."""
+
+    state: Literal["done", "already-done"]
+    manifest: Manifest | None
+    seconds: float
+
+
+def plan_archives(tables: list[Table], jobs: int, split_bytes: int) -> list[Table]:
+    """Choose the tables that get an archive of their own, largest first. Pure.
+
+    None when there is one job, and never all for the sake of it: a set of small tables is one archive.
+    """
+    if jobs < 2:  # noqa: PLR2004  one job makes one archive
+        return []
+    return sorted((t for t in tables if t.bytes >= split_bytes), key=lambda t: (-t.bytes, t.key))
+
+
+def dump_set(source: Target, bucket: Bucket, request: Request, options: DumpOptions | None = None) -> Outcome:
+    """Make one set, or find that it has been made.
+
+    Raises:
+        DumpFailed: pg_dump failed or a table changed midway; no object of the set was left.
+        UploadFailed: S3 refused something; no parts were left.
+        HandOver: raised by `request.check`.
+        QueryFailed, ConnectionFailed, SettingsError: as they say.
+
+    """
+    options = options or DumpOptions()
+    begun = time.monotonic()
+    done = _existing(bucket, request, begun)
+    if done:
+        return done
+    try:
+        Ledger(bucket).put(
+            CreationRecord(
+                kind="set",
+                identifier=request.key,
+                owner=request.owner,
+                execution=request.execution,
+                created=request.started,
+                expires=request.expires,
+            )
+        )
+    except RecordError as error:
+        _log.info("no-op: %s", error)
+        return Outcome("already-done", None, time.monotonic() - begun)
+    try:
+        manifest = _Dump(source, bucket, request, options).run()
+        bucket.write(request.key + NAME, manifest.to_json(), once=True)
+    except ObjectExists:
+        done = _existing(bucket, request, begun)
+        if done is None:
+            raise
+        return done
+    return Outcome("done", manifest, time.monotonic() - begun)
+
+
+def _existing(bucket: Bucket, request: Request, begun: float) -> Outcome | None:
+    try:
+        manifest = Manifest.from_json(bucket.read(request.key + NAME))
+    except NoSuchObject:
+        return None
+    _log.info("no-op: %s was made by execution %s", request.key, manifest.execution)
+    return Outcome("already-done", manifest, time.monotonic() - begun)
+
+
+class _Stopped(DumpFailed):
+    """An archive that was stopped because something else had failed."""
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A drained upload that only needs to be completed, and what to record of it."""
+
+    index: int
+    upload: Upload
+    tables: tuple[Table, ...]
+    warnings: tuple[str, ...]
+    begun: float
+
+
+class _Dump:
+    """One run. The session that exports the snapshot stays open, and holds its locks, until the archives are done."""
+
+    def __init__(self, source: Target, bucket: Bucket, request: Request, options: DumpOptions) -> None:
+        self._source, self._bucket, self._request, self._options = source, bucket, request, options
+        self._stop = threading.Event()
+        self._sent: dict[int, Upload] = {}
+        self._begun = datetime.now(UTC)
+
+    def run(self) -> Manifest:
+        major, client = client_version("pg_dump")
+        if self._options.compression.startswith("zstd") and major < _ZSTD_CLIENT:
+            raise SettingsError(
+                f"compression {self._options.compression} needs pg_dump {_ZSTD_CLIENT} or newer, got {client}"
+            )
+        with Session(self._source, application_name="aurora-backup snapshot") as session:
+            if session.version // 10000 > major:
+                raise SettingsError(
+                    f"pg_dump {major} cannot dump a server of version {session.version // 10000}: "
+                    "bring a client layer of that version (docs/logical-backup.md, Client binaries)"
+                )
+            snapshot = self._open(session)
+            before = catalog.sequences(session)
+            split = plan_archives(snapshot.tables, self._options.jobs, self._options.split_bytes)
+            finished, facts = self._archives(session, snapshot, split, before)
+            try:
+                archives = tuple(self._complete(one) for one in finished)
+            finally:
+                for one in finished:
+                    one.upload.abort()
+            after = {s.key: s for s in self._sequences_after(session)}
+            facts = replace(facts, sequences=tuple(_span(s, after.get(s.key)) for s in before))
+            return Manifest(
+                set=self._request.key,
+                owner=self._request.owner,
+                execution=self._request.execution,
+                started=self._request.started.astimezone(UTC).isoformat(),
+                finished=datetime.now(UTC).isoformat(),
+                snapshot_time=snapshot.time,
+                snapshot_lsn=snapshot.lsn,
+                compression=self._options.compression,
+                server_version=snapshot.server,
+                client_version=client,
+                source={**self._request.source, "database": catalog.database(session)},
+                archives=archives,
+                facts=facts,
+                roles=catalog.roles(session),
+                not_covered=(*NOT_COVERED, *snapshot.not_covered),
+            )
+
+    def _open(self, session: Session) -> _Snapshot:
+        """Lock every table, then take and export the snapshot."""
+        recovery = bool(session.value("SELECT pg_catalog.pg_is_in_recovery()"))
+        known = catalog.tables(session, recovery=recovery)
+        session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # LOCK takes no snapshot, so that the snapshot below is later than the locks.
+        catalog.lock(session, known, self._options.lock_seconds)
+        name = str(session.value("SELECT pg_catalog.pg_export_snapshot()"))
+        moment = str(session.value("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US+00:00')"))
+        function = "pg_last_wal_replay_lsn" if recovery else "pg_current_wal_lsn"
+        lsn: str | None = None
+        with contextlib.suppress(QueryFailed), session.attempt():
+            lsn = str(session.value(f"SELECT pg_catalog.{function}()::text"))
+        tables = catalog.tables(session, recovery=recovery)
+        locked = {table.oid for table in known}
+        catalog.lock(session, [t for t in tables if t.oid not in locked], self._options.lock_seconds)
+        return _Snapshot(
+            name=name,
+            time=moment,
+            lsn=lsn,
+            server=str(session.value("SELECT current_setting('server_version')")),
+            tables=tables,
+            not_covered=("rows of unlogged tables (the source was a standby)",) if recovery else (),
+        )
+
+    def _archives(
+        self, session: Session, snapshot: _Snapshot, split: list[Table], before: tuple[SequenceFacts, ...]
+    ) -> tuple[list[_Finished], Facts]:
+        """Run every pg_dump, `jobs` at a time, and count meanwhile. On any failure everything is stopped first."""
+        workers = min(self._options.jobs, len(split) + 1)
+        with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="archive") as pool:
+            jobs = [pool.submit(self._archive, 0, snapshot, split, workers)]
+            jobs += [pool.submit(self._archive, i, snapshot, [t], workers) for i, t in enumerate(split, start=1)]
+            for job in jobs:
+                job.add_done_callback(lambda job: session.interrupt() if _error(job) else None)
+            try:
+                counted = catalog.count(
+                    session, snapshot.tables, budget=self._options.count_seconds, digest=self._options.digest
+                )
+                facts = catalog.assemble(session, counted, before, digest=self._options.digest)
+                finished = [job.result() for job in jobs]
+            except BaseException:
+                self._stop.set()
+                for job in jobs:
+                    job.cancel()
+                wait(jobs)
+                for job in jobs:
+                    if not job.cancelled() and not job.exception():
+                        job.result().upload.abort()
+                # The session was interrupted because an archive failed: that is the cause to tell.
+                causes = [error for job in jobs if (error := _error(job)) and not isinstance(error, _Stopped)]
+                if causes:
+                    raise causes[0] from None
+                raise
+        return finished, facts
+
+    def _archive(self, index: int, snapshot: _Snapshot, tables: list[Table], workers: int) -> _Finished:
+        """Stream one archive into an upload that is left open."""
+        begun = time.monotonic()
+        key = f"{self._request.key}{index:04d}.dump"
+        split = sum(t.bytes for t in tables)
+        expected = split if index else sum(t.bytes for t in snapshot.tables) - split
+        plan = plan_parts(expected, budget=self._options.memory_budget // workers, threads=UPLOAD_THREADS)
+        selection = (
+            [arg for t in tables for arg in ("--table", t.sql)] + ["--data-only"]
+            if index
+            else [arg for t in tables for arg in ("--exclude-table-data", t.sql)]
+        )
+        command = [
+            "pg_dump",
+            "--format=custom",
+            f"--compress={self._options.compression}",
+            f"--snapshot={snapshot.name}",
+            f"--lock-wait-timeout={self._options.lock_seconds}s",
+            "--no-password",
+            *selection,
+            f"--dbname={self._source.conninfo()}",
+        ]
+        upload = Upload(self._bucket, key, plan, replaces=self._leftover(key), sha256=self._options.sha256).start()
+        self._sent[index] = upload
+        try:
+            with (
+                client_environment(self._source, application_name="aurora-backup pg_dump") as env,
+                Program(command, env, stdout=subprocess.PIPE) as program,
+            ):
+                upload.consume(program.output(), self._check)
+                while (status := program.poll(1)) is None:
+                    self._check()
+                if status != 0:
+                    message = f"archive {index} of database {self._source.dbname}: {program.failure()}"
+                    raise DumpFailed(message)  # noqa: TRY301  the upload is aborted below
+                warnings = tuple(line for line in program.messages.splitlines() if line)
+            upload.drain()
+        except BaseException:
+            upload.abort()
+            raise
+        return _Finished(index, upload, tuple(tables) if index else (), warnings, begun)
+
+    def _complete(self, one: _Finished) -> Archive:
+        done: Uploaded = one.upload.complete()
+        return Archive(
+            key=done.stored.key,
+            version_id=done.stored.version_id,
+            bytes=done.bytes,
+            crc32=done.crc32,
+            sha256=done.sha256,
+            tables=tuple(t.key for t in one.tables),
+            seconds=round(time.monotonic() - one.begun, 3),
+            warnings=one.warnings,
+        )
+
+    def _leftover(self, key: str) -> str | None:
+        """ETag of what a killed attempt of this same execution left under the key: the one thing it may replace."""
+        try:
+            return self._bucket.head(key).etag
+        except NoSuchObject:
+            return None
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped("stopped, because another archive of the set failed")
+        self._request.check(sum(upload.bytes for upload in self._sent.values()))
+
+    def _sequences_after(self, session: Session) -> tuple[SequenceFacts, ...]:
+        """Return the sequences as they are now; a sequence dropped meanwhile leaves the earlier reading alone."""
+        try:
+            with session.attempt():
+                return catalog.sequences(session)
+        except QueryFailed:
+            return ()
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    name: str
+    time: str
+    lsn: str | None
+    server: str
+    tables: list[Table]
+    not_covered: tuple[str, ...]
+
+
+def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:
+    if after is None:
+        return before
+    return replace(before, last_value_after=after.last_value, is_called_after=after.is_called)
+
+
+def _error(job: Future[_Finished]) -> BaseException | None:
+    return job.exception() if job.done() and not job.cancelled() else None
+
+
+def available_cpus() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0))

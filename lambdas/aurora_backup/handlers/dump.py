@@ -1,0 +1,84 @@
+"""Dump one database into its set, or hand it over to the long-running engine in time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from aurora_backup import deployment, sizing
+from aurora_backup.dump import DumpOptions, Outcome, Request, available_cpus, dump_set
+from aurora_backup.errors import HandOver
+from aurora_backup.manifest import NAME, parse_set_key
+from aurora_backup.policy import Prefix, RetentionPolicy
+from aurora_backup.sets import latest_manifest
+from aurora_backup.settings import Settings
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_log = logging.getLogger(__name__)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Make the set `event["database"]["set"]`.
+
+    event: `{execution, started, prefix, cluster, instance, database: {name, set, bytes, ...}}`. Returns `{database,
+    set, manifest_key, bytes, rows, seconds, state}`; state is "done", "already-done" (manifest_key is None while
+    another execution is still making it) or "handover", with `reason`.
+    """
+    settings = Settings.from_environment()
+    database = event["database"]
+    bucket = deployment.bucket(settings)
+    expected = sizing.estimate(int(database["bytes"]), latest_manifest(bucket, database["set"])).archive_bytes
+    started = deployment.moment("started", event["started"])
+    begun = time.monotonic()
+
+    def check(sent: int) -> None:
+        reason = sizing.must_hand_over(
+            elapsed=time.monotonic() - begun,
+            remaining=context.get_remaining_time_in_millis() / 1000,
+            sent=sent,
+            expected=expected,
+        )
+        if reason:
+            raise HandOver(reason)
+
+    request = Request(
+        key=database["set"],
+        owner=settings.owner,
+        execution=event["execution"],
+        started=started,
+        source={"cluster": event["cluster"], "instance": event["instance"]},
+        expires=expiry(settings, database["set"], started),
+        check=check,
+    )
+    options = DumpOptions(compression=settings.compression, jobs=available_cpus())
+    try:
+        outcome = dump_set(deployment.target(settings, event["instance"], database["name"]), bucket, request, options)
+    except HandOver as reason:
+        _log.info("handing %s over: %s", database["set"], reason)
+        return {**result(database, None, time.monotonic() - begun, "handover"), "reason": str(reason)}
+    return result(database, outcome, outcome.seconds, outcome.state)
+
+
+def expiry(settings: Settings, key: str, started: datetime) -> datetime | None:
+    """When the policy lets the set go, or None when the prefix is not one of the policy's."""
+    prefix = parse_set_key(key)[0]
+    if settings.retention_policy is None or prefix not in set(Prefix):
+        return None
+    return RetentionPolicy.from_json(settings.retention_policy).prefix_keep(Prefix(prefix)).until(started)
+
+
+def result(database: dict[str, Any], outcome: Outcome | None, seconds: float, state: str) -> dict[str, Any]:
+    """Return the handler's answer, small enough to travel between states."""
+    manifest = outcome.manifest if outcome else None
+    return {
+        "database": database["name"],
+        "set": database["set"],
+        "manifest_key": database["set"] + NAME if manifest else None,
+        "bytes": manifest.size if manifest else 0,
+        "rows": manifest.facts.rows if manifest else 0,
+        "seconds": round(seconds, 3),
+        "state": state,
+    }

@@ -1,0 +1,82 @@
+"""Check every database before any is dumped: reachable, readable, a client new enough, and which engine fits.
+
+In the VPC: PostgreSQL, Secrets Manager or an IAM token, and S3.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aurora_backup import catalog, deployment, sizing
+from aurora_backup.errors import BackupError, PreflightFailed, cause
+from aurora_backup.manifest import set_key
+from aurora_backup.postgres import Session, Target, client_version, discover
+from aurora_backup.sets import latest_manifest
+from aurora_backup.settings import Settings
+
+_log = logging.getLogger(__name__)
+_NAMED = 10  # objects named in a refusal before "and N more"
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Add `databases` and `refused` to the event; one bad database never hides the others.
+
+    databases: `[{name, bytes, engine, estimate_seconds, basis, set}]`; refused: `[{name, cause}]`.
+
+    Raises:
+        ConnectionFailed: databases were to be discovered, and the server could not be asked.
+
+    """
+    settings = Settings.from_environment()
+    bucket = deployment.bucket(settings)
+    started = deployment.moment("started", event["started"])
+    names = event.get("databases") or settings.databases
+    if names is None:
+        with Session(deployment.target(settings, event["instance"], "postgres")) as session:
+            names = discover(session)
+    major, _ = client_version("pg_dump")
+    databases, refused = [], []
+    for name in dict.fromkeys(names):
+        key = set_key(event["prefix"], event["cluster"]["resource_id"], name, started)
+        try:
+            size = check_database(deployment.target(settings, event["instance"], name), major)
+            guess = sizing.estimate(size, latest_manifest(bucket, key))
+        except BackupError as error:
+            _log.warning("database %r refused: %s", name, cause(error))
+            refused.append({"name": name, "cause": cause(error)})
+            continue
+        databases.append(
+            {
+                "name": name,
+                "bytes": size,
+                "engine": sizing.choose_engine(guess.seconds),
+                "estimate_seconds": round(guess.seconds, 1),
+                "basis": guess.basis,
+                "set": key,
+            }
+        )
+    return {**event, "databases": databases, "refused": refused}
+
+
+def check_database(target: Target, client_major: int) -> int:
+    """Return the bytes of a database's tables, or refuse it.
+
+    Raises:
+        PreflightFailed: the server is newer than the client, or objects are unreadable; names them and the remedy.
+        ConnectionFailed, QueryFailed: as they say.
+
+    """
+    with Session(target) as session:
+        server_major = session.version // 10000
+        if server_major > client_major:
+            raise PreflightFailed(
+                f"the server is PostgreSQL {server_major} and pg_dump is {client_major}: "
+                "bring a client layer of the server's version (docs/logical-backup.md, Client binaries)"
+            )
+        unreadable = catalog.unreadable(session)
+        if unreadable:
+            named = "; ".join(f"{what} ({remedy})" for what, remedy in unreadable[:_NAMED])
+            more = f"; and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+            raise PreflightFailed(f"role {target.user} cannot read {len(unreadable)} objects: {named}{more}")
+        return sum(table.bytes for table in catalog.tables(session))

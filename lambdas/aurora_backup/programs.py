@@ -1,0 +1,87 @@
+"""Run pg_dump and pg_restore: by argument list, with a passfile, their errors collected, never left running."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import threading
+from collections import deque
+from typing import IO, TYPE_CHECKING, Self
+
+from aurora_backup.errors import SettingsError, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_KEPT_LINES = 60
+
+
+class Program:
+    """One client program. Leaving the `with` block kills it if it still runs."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: dict[str, str] | None,
+        *,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = subprocess.DEVNULL,
+    ) -> None:
+        self.name = command[0]
+        try:
+            self.process = subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise SettingsError(
+                f"{self.name} must be on PATH (the client layer puts it in /opt/bin): {error}"
+            ) from None
+        except ValueError as error:  # an embedded NUL
+            raise SettingsError(f"{self.name}: {error}") from None
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        stderr = self.process.stderr
+        if stderr is not None:
+            for line in stderr:
+                self._lines.append(line.decode(errors="replace"))
+
+    @property
+    def messages(self) -> str:
+        """What it said on standard error, redacted."""
+        self._reader.join(timeout=5)
+        return redact("".join(self._lines))
+
+    def output(self) -> int:
+        """Return the descriptor of its standard output, which must be a pipe."""
+        if self.process.stdout is None:
+            raise SettingsError(f"{self.name} was started without a pipe for its output")
+        return self.process.stdout.fileno()
+
+    def poll(self, seconds: float) -> int | None:
+        """Return the exit status, or None when it still runs after so many seconds."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def failure(self) -> str:
+        """Say how a finished program failed: its status or signal, and its messages."""
+        status = self.process.returncode
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        messages = self.messages
+        return f"{self.name} {how}: {messages}" if messages else f"{self.name} {how} without a message"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(timeout=5)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()

@@ -1,0 +1,270 @@
+"""A stream into S3: parts are read ahead while others are on their way, in a fixed number of preallocated buffers.
+
+The object appears only when `complete` is called; leaving the `with` block in any other way aborts the upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import queue
+import select
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from aurora_backup.errors import BackupError, SettingsError, UploadFailed
+from aurora_backup.manifest import crc32_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from aurora_backup.s3 import Bucket, Stored
+
+MIB = 1 << 20
+MAX_PARTS = 10_000
+MAX_PART = 5 * 1024 * MIB
+MAX_OBJECT = 5 * 1024 * 1024 * MIB
+PIPE_BYTES = MIB
+_FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive is far larger than expected
+_BASE = 24 * MIB  # 9,500 of them hold 239 GB: enough for a 150 GB database whose archive is 1.5 times its size
+_GROWTH = 1.5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """How a stream is cut. base: bytes of each of the first 9,500 parts. buffers: parts held in memory at once.
+
+    budget: the most bytes that all buffers together may take. Parts after the first 9,500 double every hundred as far
+    as the budget allows, in no fewer than two buffers.
+    """
+
+    base: int
+    buffers: int
+    budget: int
+
+    def size(self, number: int) -> int:
+        """Bytes of part `number`, counted from 1."""
+        if number <= _FLAT_PARTS:
+            return self.base
+        doublings = 1 + (number - _FLAT_PARTS - 1) // 100
+        return min(self.base << doublings, max(self.base, self.budget // 2), MAX_PART)
+
+    def buffers_for(self, number: int) -> int:
+        """How many buffers of this part's size the budget allows, up to the plan's own number."""
+        return max(1, min(self.buffers, self.budget // self.size(number)))
+
+    @property
+    def capacity(self) -> int:
+        """The largest object, in bytes, that the plan can hold."""
+        return min(sum(self.size(n) for n in range(1, MAX_PARTS + 1)), MAX_OBJECT)
+
+
+def plan_parts(expected: int, *, budget: int, threads: int) -> PartPlan:
+    """Choose the part size for an archive of a database of `expected` bytes, within `budget` bytes of memory.
+
+    The size is constant up to 150 GB, so memory is too.
+
+    Raises:
+        SettingsError: the budget is too small for two parts of the size that 10,000 parts demand.
+
+    """
+    base = max(_BASE, -(-int(expected * _GROWTH) // _FLAT_PARTS // MIB) * MIB)
+    base = min(base, -(-MAX_OBJECT // _FLAT_PARTS // MIB) * MIB)
+    buffers = min(threads + 1, budget // base)
+    if buffers < 2:  # noqa: PLR2004  one is filled while one is sent
+        raise SettingsError(
+            f"memory budget must be at least {2 * base // MIB} MiB for a database of {expected} bytes, "
+            f"got {budget // MIB} MiB"
+        )
+    return PartPlan(base, buffers, budget)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A finished object. crc32: base64. sha256: hex, or None when it was not asked for."""
+
+    stored: Stored
+    bytes: int
+    crc32: str
+    sha256: str | None
+    parts: int
+
+
+class Upload:
+    """One multipart upload. `consume` reads a pipe to its end; `complete` makes the object; otherwise it is aborted."""
+
+    def __init__(
+        self, bucket: Bucket, key: str, plan: PartPlan, *, replaces: str | None = None, sha256: bool = False
+    ) -> None:
+        self._bucket, self._key, self._plan, self._replaces = bucket, key, plan, replaces
+        self._free: queue.Queue[bytearray | None] = queue.Queue()
+        self._work: queue.Queue[tuple[int, bytearray, int] | None] = queue.Queue()
+        self._etags: dict[int, str] = {}
+        self._crcs: dict[int, str] = {}
+        self._failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+        self._allotted = 0
+        self._crc = 0
+        self._sha = hashlib.sha256() if sha256 else None
+        self._upload_id: str | None = None
+        self._done = False
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def start(self) -> Self:
+        """Begin the upload; `abort` or `complete` must follow."""
+        self._upload_id = self._bucket.begin(self._key)
+        for number in range(max(1, self._plan.buffers - 1)):
+            thread = threading.Thread(target=self._send, name=f"part-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def abort(self) -> None:
+        """Stop and leave nothing behind. After `complete`, or a second time, this does nothing."""
+        if self._done or self._upload_id is None:
+            return
+        # Parts that arrive after an abort would stay for ever: first let those on their way finish.
+        self._failure = self._failure or UploadFailed("aborted")
+        self._stop()
+        upload_id, self._upload_id = self._upload_id, None
+        try:
+            self._bucket.abort(self._key, upload_id)
+        except BackupError as problem:  # the bucket's AbortIncompleteMultipartUpload rule is the second net
+            _log.warning("the aborted upload of %s may have left parts: %s", self._key, problem)
+
+    def consume(self, descriptor: int, check: Callable[[], None] = lambda: None) -> None:
+        """Read a pipe to its end and send it in parts. `check` is called about once a second and may raise to stop.
+
+        Raises:
+            UploadFailed: S3 refused a part.
+
+        """
+        with contextlib.suppress(OSError):  # the default of 64 KiB costs a context switch for each of 16 reads
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        number, ended, checked = 0, False, time.monotonic()
+        while not ended:
+            number += 1
+            if number > MAX_PARTS:
+                raise UploadFailed(f"{self._key} needs more than {MAX_PARTS} parts of up to {self._plan.size(number)}")
+            buffer = self._buffer(number, check)
+            view, filled, wanted = memoryview(buffer), 0, self._plan.size(number)
+            while filled < wanted:
+                now = time.monotonic()
+                if now - checked > 1:
+                    checked = now
+                    self._raise_failure()
+                    check()
+                if not poll.poll(1000):
+                    continue
+                got = os.readv(descriptor, [view[filled:wanted]])
+                if got == 0:
+                    ended = True
+                    break
+                filled += got
+            if filled or number == 1:
+                part = view[:filled]
+                self._crc = zlib.crc32(part, self._crc)
+                if self._sha:
+                    self._sha.update(part)
+                self.bytes += filled
+                part.release()
+                self._work.put((number, buffer, filled))
+            view.release()
+
+    def drain(self) -> None:
+        """Wait until every part has arrived, and give the buffers back.
+
+        Raises:
+            UploadFailed: S3 refused a part.
+
+        """
+        self._stop()
+        self._free = queue.Queue()
+        self._raise_failure()
+
+    def complete(self) -> Uploaded:
+        """Wait for the last parts and make the object.
+
+        Raises:
+            UploadFailed: S3 refused a part or the whole.
+            ObjectExists: the key is taken.
+
+        """
+        self.drain()
+        parts = [{"PartNumber": n, "ETag": self._etags[n], "ChecksumCRC32": self._crcs[n]} for n in sorted(self._etags)]
+        crc = crc32_text(self._crc)
+        stored = self._bucket.finish(
+            self._key, self._upload_id or "", parts, size=self.bytes, crc32=crc, replaces=self._replaces
+        )
+        self._done = True
+        return Uploaded(stored, self.bytes, crc, self._sha.hexdigest() if self._sha else None, len(parts))
+
+    def _buffer(self, number: int, check: Callable[[], None]) -> bytearray:
+        """Take a free buffer of this part's size; while the number of them shrinks, retire those that come back."""
+        wanted, allowed = self._plan.size(number), self._plan.buffers_for(number)
+        while True:
+            self._raise_failure()
+            if self._allotted < allowed and self._free.empty():
+                self._allotted += 1
+                return bytearray(wanted)
+            try:
+                buffer = self._free.get(timeout=1)
+            except queue.Empty:
+                check()
+                continue
+            if buffer is None:
+                continue
+            if self._allotted > allowed:
+                self._allotted -= 1
+            elif len(buffer) == wanted:
+                return buffer
+            else:
+                del buffer
+                return bytearray(wanted)
+
+    def _send(self) -> None:
+        while (item := self._work.get()) is not None:
+            number, buffer, filled = item
+            if self._failure is None:
+                try:
+                    body: Any = buffer if filled == len(buffer) else bytes(memoryview(buffer)[:filled])
+                    crc = crc32_text(zlib.crc32(body))
+                    self._etags[number] = self._bucket.part(self._key, self._upload_id or "", number, body, crc)
+                    self._crcs[number] = crc
+                except Exception as error:  # noqa: BLE001  raised again in the reading thread
+                    self._failure = error
+            self._free.put(buffer)
+            if self._failure is not None:
+                self._free.put(None)  # wake the reader
+
+    def _stop(self) -> None:
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _raise_failure(self) -> None:
+        if self._failure is None:
+            return
+        if isinstance(self._failure, BackupError):
+            raise self._failure
+        raise UploadFailed(f"{self._key}: {type(self._failure).__name__}: {self._failure}") from self._failure
