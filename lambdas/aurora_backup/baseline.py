@@ -94,16 +94,21 @@ class Database:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One cluster at one moment. roles: attributes and memberships. failed: databases that could not be read, why."""
+    """One cluster between two moments, aware UTC: when reading began and when it ended.
+
+    server: server_version_num. roles: attributes and memberships. failed: databases that could not be read, and why.
+    """
 
     taken: datetime
+    finished: datetime
     server: int
     roles: tuple[str, ...] = ()
     databases: dict[str, Database] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "taken", require_utc(self.taken, "taken"))
+        for name in ("taken", "finished"):
+            object.__setattr__(self, name, require_utc(getattr(self, name), name))
 
     def to_json(self) -> str:
         """One line of JSON; the same facts give the same text."""
@@ -117,8 +122,8 @@ class Facts:
             if data.pop("schema") != SCHEMA:
                 raise FactsError(f"facts.schema must be {SCHEMA}, got {text[:80]!r}")
             databases = {name: _database(value) for name, value in data.pop("databases").items()}
-            taken = datetime.fromisoformat(data.pop("taken"))
-            return cls(taken=taken, roles=tuple(data.pop("roles")), databases=databases, **data)
+            taken, finished = (datetime.fromisoformat(data.pop(name)) for name in ("taken", "finished"))
+            return cls(taken=taken, finished=finished, roles=tuple(data.pop("roles")), databases=databases, **data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FactsError(f"facts must be a document of schema {SCHEMA}: {type(error).__name__}: {error}") from None
 
@@ -185,9 +190,11 @@ def tolerance_of(name: str, tolerances: Mapping[str, float]) -> float:
     return next((tolerances[key] for key in (name, short, "*") if key in tolerances), 0.0)
 
 
-def around(moments: Iterable[tuple[datetime, str]], point: datetime) -> tuple[str | None, str | None]:
-    """Choose from (moment, key) the last baseline at or before the recovery point and the first one after it."""
-    ordered = sorted(moments)
-    before = [key for moment, key in ordered if moment <= point]
-    after = [key for moment, key in ordered if moment > point]
+def around(
+    readings: Iterable[tuple[datetime, datetime, str]], point: datetime
+) -> tuple[str | None, str | None]:
+    """Choose from (taken, finished, key) the last reading that ended by the recovery point, and the first after it."""
+    ordered = sorted(readings)
+    before = [key for _, finished, key in ordered if finished <= point]
+    after = [key for taken, _, key in ordered if taken > point]
     return (before[-1] if before else None, after[0] if after else None)

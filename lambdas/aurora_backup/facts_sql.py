@@ -163,9 +163,13 @@ class Questions:
 
 
 def read_facts(
-    open_session: Callable[[str], Session], databases: tuple[str, ...], questions: Questions, taken: datetime
+    open_session: Callable[[str], Session],
+    databases: tuple[str, ...],
+    questions: Questions,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Facts:
     """Read every database; one that fails is named in `failed` and does not hide the others."""
+    taken = now()
     found: dict[str, Database] = {}
     failed: dict[str, str] = {}
     roles: tuple[str, ...] = ()
@@ -178,7 +182,7 @@ def read_facts(
                 found[name] = _database(session, name, questions)
         except (ConnectionFailed, QueryFailed) as error:
             failed[name] = cause(error)
-    return Facts(taken=taken, server=server, roles=roles, databases=found, failed=failed)
+    return Facts(taken=taken, finished=now(), server=server, roles=roles, databases=found, failed=failed)
 
 
 def _database(session: Session, name: str, questions: Questions) -> Database:

@@ -71,7 +71,7 @@ def facts(postgres, database, *, as_database="app", questions=QUESTIONS):
     def open_session(_):
         return Session(target(postgres, database))
 
-    return read_facts(open_session, (as_database,), questions, datetime.now(UTC))
+    return read_facts(open_session, (as_database,), questions)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_every_answer_about_a_user_table_is_one_aggregate(postgres, source):
             seen.append((sql, rows))
             return rows
 
-    read_facts(lambda _: Recording(target(postgres, source)), ("app",), QUESTIONS, datetime.now(UTC))
+    read_facts(lambda _: Recording(target(postgres, source)), ("app",), QUESTIONS)
     about_tables = [(sql, rows) for sql, rows in seen if '"public"."' in sql]
     assert len(about_tables) >= 9
     for sql, rows in about_tables:
@@ -333,7 +333,7 @@ def test_one_database_that_cannot_be_opened_does_not_hide_the_others(postgres, s
     def open_session(name):
         return Session(target(postgres, source if name == "app" else "no-such-database"))
 
-    found = read_facts(open_session, ("gone", "app"), QUESTIONS, datetime.now(UTC))
+    found = read_facts(open_session, ("gone", "app"), QUESTIONS)
     assert list(found.databases) == ["app"]
     assert "3D000" in found.failed["gone"]
     assert judge(found, baseline).outcome is Outcome.NOT_PROVED
@@ -354,7 +354,7 @@ def test_a_table_that_the_role_may_not_read_is_unknown(postgres, source, baselin
             password=lambda: "pw",
             sslrootcert=str(postgres.ca),
         )
-        found = read_facts(lambda _: Session(limited), ("app",), QUESTIONS, datetime.now(UTC))
+        found = read_facts(lambda _: Session(limited), ("app",), QUESTIONS)
     finally:
         postgres.psql(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"', source)
     result = by_name(judge(found, baseline))
