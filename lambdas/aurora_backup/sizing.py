@@ -55,6 +55,8 @@ def must_hand_over(*, elapsed: float, remaining: float, sent: int, expected: int
         return None
     needed = (expected - sent) * elapsed / max(sent, 1)
     if needed > remaining - _RESERVE_SECONDS:
-        return f"{sent} of about {expected} bytes in {elapsed:.0f} s would need {needed:.0f} s more, "
+        return (
+            f"{sent} of about {expected} bytes in {elapsed:.0f} s would need {needed:.0f} s more, "
             f"and {remaining:.0f} s are left"
+        )
     return None

@@ -122,8 +122,9 @@ def _decode(bucket: Bucket, manifest: Manifest) -> tuple[bool | None, str, int]:
     counted = [t for t in manifest.facts.tables if t.rows is not None and not t.estimated]
     for table in counted:
         if rows.get(table.key, 0) != table.rows:
+            held = rows.get(table.key, 0)
             raise ArchiveDamaged(
-                f"table {'.'.join(table.key)} must have {table.rows} rows, and the archive holds {rows.get(table.key, 0)}"
+                f"table {'.'.join(table.key)} must have {table.rows} rows, and the archive holds {held}"
             )
     return True, f"{sum(rows.values())} rows of {len(counted)} counted tables decoded", manifest.size
 
@@ -211,15 +212,14 @@ def feeding(process: Popen[bytes], chunks: Iterable[bytes], *, whole: bool = Tru
         feeder.join()
 
 
-_COPY = re.compile(
-    rb'COPY ((?:"(?:[^"]|"")*"|[^\s".]+)\.(?:"(?:[^"]|"")*"|[^\s".(]+)) (?:\((?:"(?:[^"]|"")*"|[^")])*\) )? ?FROM stdin;\n'
-)
+_NAMES = rb'(?:"(?:[^"]|"")*"|[^\s".(]+)'
+_COPY = re.compile(rb"COPY (" + _NAMES + rb"\." + _NAMES + rb') (?:\((?:"(?:[^"]|"")*"|[^")])*\) )? ?FROM stdin;\n')
 _NAME = re.compile(rb'"((?:[^"]|"")*)"|([^.\s"]+)')
 _END = b"\\.\n"
 
 
 class _RowCounter:
-    """Counts the rows of every COPY block in the text that `pg_restore --data-only` writes.
+    r"""Counts the rows of every COPY block in the text that `pg_restore --data-only` writes.
 
     COPY escapes line breaks and backslashes, so that a line that is only `\\.` ends a block and every other line break
     ends a row. Outside blocks, only a line that begins with `COPY ` and ends with `FROM stdin;` begins one.
