@@ -1,34 +1,80 @@
-"""BackupPlan: the weekly and monthly snapshots that AWS Backup takes of the cluster, in an encrypted vault."""
+"""BackupPlan: the snapshots that AWS Backup takes of the cluster, in a locked vault, and their copies elsewhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from aws_cdk import ArnFormat, Aws, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk_aurora_backup.backup_vault import GOVERNANCE, BackupVault, VaultLock
+from cdk_aurora_backup.checks import SynthError, known
+from cdk_aurora_backup.copies import Copy, check_reach
 from cdk_aurora_backup.permissions import ServiceRole, statement
 
 if TYPE_CHECKING:
-    from aws_cdk import aws_kms as kms
+    from collections.abc import Mapping, Sequence
+
+    from aws_cdk import aws_sns as sns
 
     from aurora_backup.policy import RetentionPolicy
     from cdk_aurora_backup.cluster import ClusterDetails
 
 _START_WINDOW = Duration.hours(1)
 _COMPLETION_WINDOW = Duration.hours(12)
+_OPERATORS = ("StringEquals", "StringLike", "StringNotEquals", "StringNotLike")
+_TAG_KEY = "aws:ResourceTag/"
+# AWS: "Service-linked roles for AWS Backup"; copies into an account are made by this role of it.
+_SERVICE_ROLE = "aws-service-role/backup.amazonaws.com/AWSServiceRoleForBackup"
+_WILDCARDS = (
+    "AWS Backup names its snapshots awsbackup:<job>; a selection by tag is bound to that tag; tag:GetResources knows no "
+    "resources."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """More that the plan protects, beside the cluster: Aurora clusters by ARN or by tag.
+
+    arns: cluster ARNs, `*` allowed. not_arns: left out of them. any_tag: tags of which one is enough.
+    conditions: all of which must hold, {"StringEquals": {"aws:ResourceTag/stage": "production"}}.
+    keys: the customer keys of those clusters. role: Default: one is made, for just these resources.
+    """
+
+    arns: tuple[str, ...] = ()
+    not_arns: tuple[str, ...] = ()
+    any_tag: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    keys: tuple[kms.IKey, ...] = ()
+    role: iam.IRole | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.arns or self.any_tag or self.conditions):
+            raise SynthError("Selection must have arns, any_tag or conditions: without one it selects nothing")
+        for operator, wanted in self.conditions.items():
+            if operator not in _OPERATORS:
+                raise SynthError(f"Selection.conditions must use {', '.join(_OPERATORS)}, got {operator!r}")
+            for key in wanted:
+                if not key.startswith(_TAG_KEY):
+                    raise SynthError(f"Selection.conditions must speak of {_TAG_KEY}<key>, got {key!r}")
 
 
 class BackupPlan(Construct):
-    """A vault under the customer key, a rule for each snapshot tier of the policy, and a selection of just the cluster.
+    """A locked vault under the customer key, a rule for each snapshot tier of the policy, and a selection of the cluster.
 
     Snapshots only: Aurora's own continuous backup gives point-in-time recovery, and AWS Backup's would fight it over
     `BackupRetentionPeriod`. AWS Backup skips Aurora, silently, where the Region has not opted in for it.
 
-    vault: an existing vault. Default: one is made, under `key`, with RETAIN.
+    vault: an existing vault. Default: a `BackupVault` is made, under `key`, with RETAIN.
+    lock: of the vault that is made. Default: governance mode, bounds from the rules. None locks nothing.
+    break_glass, protected, topic: as for `BackupVault`.
+    rules: more rules, beside the policy's. selections: more resources, by id. copies: where recovery points go too.
+    start_window, completion_window: of the policy's rules. Default: 1 hour and 12 hours.
     """
 
     def __init__(
@@ -40,30 +86,73 @@ class BackupPlan(Construct):
         key: kms.IKey,
         policy: RetentionPolicy,
         vault: backup.IBackupVault | None = None,
+        lock: VaultLock | None = GOVERNANCE,
+        break_glass: Sequence[iam.IRole] = (),
+        protected: bool = True,
+        topic: sns.ITopic | None = None,
+        rules: Sequence[backup.BackupPlanRule] = (),
+        selections: Mapping[str, Selection] | None = None,
+        copies: Sequence[Copy] = (),
+        start_window: Duration = _START_WINDOW,
+        completion_window: Duration = _COMPLETION_WINDOW,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
         super().__init__(scope, construct_id)
-        self._vault = vault or backup.BackupVault(self, "Vault", encryption_key=key, removal_policy=removal_policy)
+        of_policy = {rule.name: rule.delete_after_days for rule in policy.snapshot_rules()}
+        kept = {**of_policy, **_kept_by(rules, of_policy)}
+        if not kept:
+            # A dev policy has no snapshot tier: the plan stays, so that turning a tier on later changes nothing else.
+            lock = None
+        for copy in copies:
+            copy.kept(kept)
+        accounts = self._accounts(copies, rules)
+        self._vault = (
+            vault
+            or BackupVault(
+                self,
+                "Vault",
+                key=key,
+                rules=kept,
+                lock=lock,
+                break_glass=break_glass,
+                protected=protected,
+                topic=topic,
+                removal_policy=removal_policy,
+            ).vault
+        )
+        self._share_keys([key, *([target.key] if target.key else [])], accounts)
         self._plan = backup.BackupPlan(self, "Plan", backup_vault=self._vault)
         for rule in policy.snapshot_rules():
             self._plan.add_rule(
                 backup.BackupPlanRule(
                     rule_name=rule.name,
                     schedule_expression=events.Schedule.expression(rule.schedule),
-                    start_window=_START_WINDOW,
-                    completion_window=_COMPLETION_WINDOW,
+                    start_window=start_window,
+                    completion_window=completion_window,
                     delete_after=Duration.days(rule.delete_after_days),
                     recovery_point_tags={"aurora-backup:tier": rule.name, "aurora-backup:owner": self.node.addr},
+                    copy_actions=[
+                        backup.BackupPlanCopyActionProps(
+                            destination_backup_vault=copy.vault,
+                            delete_after=Duration.days(days),
+                        )
+                        for copy in copies
+                        if (days := copy.kept(kept).get(rule.name))
+                    ]
+                    or None,
                 )
             )
-        self._role = self._backup_role(target, key)
-        selection = self._plan.add_selection(
+        for extra in rules:
+            self._plan.add_rule(extra)
+        destinations = [copy.vault.backup_vault_arn for copy in copies]
+        destinations += [c.destination_backup_vault.backup_vault_arn for r in rules for c in r.props.copy_actions or []]
+        self._destinations = list(dict.fromkeys(destinations))
+        self._select(
             "Cluster",
-            resources=[backup.BackupResource.from_arn(target.arn)],
-            role=self._role.role,
-            disable_default_backup_policy=True,
+            Selection(arns=(target.arn,), keys=(key, *([target.key] if target.key else []))),
         )
-        selection.node.add_dependency(self._role.policy)
+        for construct_id_, selection in (selections or {}).items():
+            self._select(construct_id_, selection)
 
     @property
     def vault(self) -> backup.IBackupVault:
@@ -75,27 +164,96 @@ class BackupPlan(Construct):
         """The plan itself."""
         return self._plan
 
-    def _backup_role(self, target: ClusterDetails, key: kms.IKey) -> ServiceRole:
-        """The part of AWS's own backup policy that Aurora snapshots use, on this cluster and this vault only."""
-        ours = Stack.of(self).format_arn(
-            service="rds",
-            resource="cluster-snapshot",
-            resource_name="awsbackup:*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    def _accounts(self, copies: Sequence[Copy], rules: Sequence[backup.BackupPlanRule]) -> list[str]:
+        """The other accounts that copies go to, each destination checked."""
+        vaults = [copy.vault for copy in copies]
+        vaults += [action.destination_backup_vault for rule in rules for action in rule.props.copy_actions or []]
+        return sorted({account for vault in vaults if (account := check_reach(self, vault)[0])})
+
+    def _share_keys(self, keys: Sequence[kms.IKey], accounts: Sequence[str]) -> None:
+        # The copy is made by the other account's AWS Backup, which must read the snapshot under the cluster's key.
+        # The account is the principal, because its role need not exist yet; the condition names the role.
+        for account in accounts:
+            role = f"arn:{Aws.PARTITION}:iam::{account}:role/{_SERVICE_ROLE}"
+            for key in dict.fromkeys(keys):
+                if not isinstance(key, kms.Key):
+                    continue
+                for sid, actions, condition in (
+                    ("CopyTo", ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"], {}),
+                    ("GrantTo", ["kms:CreateGrant"], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
+                ):
+                    key.add_to_resource_policy(
+                        iam.PolicyStatement(
+                            sid=f"{sid}{account}",
+                            principals=[iam.AccountPrincipal(account)],
+                            actions=actions,
+                            resources=["*"],
+                            conditions={"ArnEquals": {"aws:PrincipalArn": role}, **condition},
+                        )
+                    )
+
+    def _select(self, construct_id: str, selection: Selection) -> None:
+        made = None if selection.role else self._backup_role(f"{construct_id}Backup", selection)
+        role = selection.role.role_arn if selection.role else made.arn if made else ""
+        resource = backup.CfnBackupSelection(
+            self,
+            f"{construct_id}Selection",
+            backup_plan_id=self._plan.backup_plan_id,
+            backup_selection=backup.CfnBackupSelection.BackupSelectionResourceTypeProperty(
+                iam_role_arn=role,
+                selection_name=construct_id,
+                resources=list(selection.arns) or None,
+                not_resources=list(selection.not_arns) or None,
+                list_of_tags=[
+                    backup.CfnBackupSelection.ConditionResourceTypeProperty(
+                        condition_type="STRINGEQUALS", condition_key=key, condition_value=value
+                    )
+                    for key, value in selection.any_tag.items()
+                ]
+                or None,
+                conditions={
+                    operator: [{"ConditionKey": key, "ConditionValue": value} for key, value in wanted.items()]
+                    for operator, wanted in selection.conditions.items()
+                }
+                or None,
+            ),
         )
-        keys = [key.key_arn, *([target.key.key_arn] if target.key else [])]
-        via = {"StringEquals": {"kms:ViaService": f"rds.{Aws.REGION}.{Aws.URL_SUFFIX}"}}
+        if made:
+            resource.node.add_dependency(made.policy)
+
+    def _backup_role(self, construct_id: str, selection: Selection) -> ServiceRole:
+        """The part of AWS's own backup policy that Aurora snapshots use, on these clusters and this vault only."""
+        stack = Stack.of(self)
+
+        def rds(resource: str, name: str, region: str | None = None) -> str:
+            return stack.format_arn(
+                service="rds",
+                region=region,
+                resource=resource,
+                resource_name=name,
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            )
+
+        regions = [region for d in self._destinations if (region := _region(d)) and region != stack.region]
+        ours = [rds("cluster-snapshot", "awsbackup:*"), *(rds("cluster-snapshot", "awsbackup:*", r) for r in regions)]
+        keys = [key.key_arn for key in dict.fromkeys(selection.keys)]
+        snapshot = ["rds:CreateDBClusterSnapshot", "rds:DescribeDBClusters", "rds:ListTagsForResource"]
+        clusters = [statement("Snapshot", snapshot, list(selection.arns))] if selection.arns else []
+        if selection.any_tag or selection.conditions:
+            everywhere = [rds("cluster", "*")]
+            for n, (operator, tag, value) in enumerate(_tags(selection)):
+                condition = {operator: {f"{_TAG_KEY}{tag}": value}}
+                clusters.append(statement(f"SnapshotTagged{n}", snapshot[:1], everywhere, condition))
+            clusters.append(statement("FindClusters", snapshot[1:], everywhere))
         return ServiceRole(
             self,
-            "Backup",
-            assumed_by=iam.ServicePrincipal("backup.amazonaws.com"),
+            construct_id,
+            assumed_by=iam.ServicePrincipal(
+                "backup.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
+            ),
             description="AWS Backup takes snapshots of the Aurora cluster",
             statements=[
-                statement(
-                    "Snapshot",
-                    ["rds:CreateDBClusterSnapshot", "rds:DescribeDBClusters", "rds:ListTagsForResource"],
-                    [target.arn],
-                ),
+                *clusters,
                 statement(
                     "OwnSnapshots",
                     [
@@ -107,16 +265,73 @@ class BackupPlan(Construct):
                         "rds:AddTagsToResource",
                         "rds:ListTagsForResource",
                     ],
-                    [ours],
+                    ours,
                 ),
                 statement(
                     "Vault",
                     ["backup:DescribeBackupVault", "backup:CopyIntoBackupVault"],
-                    [self._vault.backup_vault_arn],
+                    [self._vault.backup_vault_arn, *self._destinations],
                 ),
-                statement("Key", ["kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext"], keys, via),
-                statement("KeyGrants", ["kms:CreateGrant"], keys, {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
+                *(
+                    [
+                        statement(
+                            "Key",
+                            [
+                                "kms:DescribeKey",
+                                "kms:Decrypt",
+                                "kms:GenerateDataKey",
+                                "kms:GenerateDataKeyWithoutPlaintext",
+                            ],
+                            keys,
+                        ),
+                        statement(
+                            "KeyGrants", ["kms:CreateGrant"], keys, {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+                        ),
+                    ]
+                    if keys
+                    else []
+                ),
                 statement("FindTagged", ["tag:GetResources"], ["*"]),
             ],
-            wildcards="AWS Backup names its snapshots awsbackup:<job>; tag:GetResources knows no resources.",
+            wildcards=_WILDCARDS,
         )
+
+
+def _kept_by(rules: Sequence[backup.BackupPlanRule], taken: Mapping[str, int]) -> dict[str, int]:
+    """Days kept by each rule of the caller's own, by name. Raises SynthError for what Aurora or the policy refuses."""
+    kept: dict[str, int] = {}
+    for rule in rules:
+        props = rule.props
+        name = props.rule_name
+        if not name or name in taken or name in kept:
+            raise SynthError(f"BackupPlan.rules must each have a rule_name of its own, got {name!r}")
+        if props.enable_continuous_backup:
+            raise SynthError(
+                f"rule {name!r}: enable_continuous_backup must be off: Aurora's own point-in-time recovery owns "
+                "BackupRetentionPeriod, and AWS Backup's continuous backup would change it behind CloudFormation"
+            )
+        if props.move_to_cold_storage_after is not None:
+            raise SynthError(
+                f"rule {name!r}: move_to_cold_storage_after must be left out: Aurora snapshots have no cold storage, "
+                f"got {_days(props.move_to_cold_storage_after)} days; keep old backups cheaply as dump sets"
+            )
+        if props.delete_after is None:
+            raise SynthError(f"rule {name!r}: delete_after must be given: without it nothing ever expires")
+        kept[name] = _days(props.delete_after)
+    return kept
+
+
+def _tags(selection: Selection) -> list[tuple[str, str, str]]:
+    found = [("StringEquals", key, value) for key, value in selection.any_tag.items()]
+    for operator, wanted in selection.conditions.items():
+        found += [(operator, key.removeprefix(_TAG_KEY), value) for key, value in wanted.items()]
+    return found
+
+
+def _region(arn: str) -> str | None:
+    parts = arn.split(":")
+    return parts[3] if len(parts) > 3 and known(parts[3]) else None  # noqa: PLR2004  arn:partition:service:region
+
+
+def _days(duration: Any) -> int:
+    return int(duration.to_days())

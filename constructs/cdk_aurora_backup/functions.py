@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from aurora_backup.database_role import ROLE
 from aws_cdk import ArnFormat, Duration, Names, RemovalPolicy, Size, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
@@ -12,6 +13,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.assets import postgres_layer, runtime_code
 from cdk_aurora_backup.permissions import (
     COMPLIANCE_PACKS,
@@ -31,14 +33,12 @@ if TYPE_CHECKING:
 
     from aurora_backup.policy import RetentionPolicy
     from cdk_aurora_backup.cluster import ClusterDetails
+    from cdk_aurora_backup.permissions import Statement
 
+DatabaseAuth = Literal["iam", "secret"]
 _RUNTIME = lambda_.Runtime.PYTHON_3_14  # Amazon Linux 2023: the clients need its glibc, 2.34
 _LOGS_KEPT = logs.RetentionDays.ONE_YEAR
 _QUEUE_KEPT = Duration.days(14)
-_WILDCARDS = (
-    "EC2 network interfaces and X-Ray know no resources to name; objects are limited to this package's prefixes, "
-    "snapshots and clusters to this account and Region, by name where the name is known."
-)
 
 
 class DatabaseNetwork(Construct):
@@ -99,6 +99,8 @@ class BackupFunctions(Construct):
 
     architecture: Default: ARM_64.
     clients: a layer with `pg_dump` and `pg_restore` in bin/. Default: the one that this package brings.
+    database_auth: how functions log in where they do not say: "secret", as the owner of the data, or "iam", as the
+        role `aurora_backup`. Default: "secret" where the cluster has one.
     reserved_concurrency: for each function; None takes the account's pool, for accounts with a small one. Default: 2.
     """
 
@@ -113,6 +115,7 @@ class BackupFunctions(Construct):
         key: kms.IKey,
         architecture: lambda_.Architecture | None = None,
         clients: lambda_.ILayerVersion | None = None,
+        database_auth: DatabaseAuth | None = None,
         reserved_concurrency: int | None = 2,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -121,6 +124,9 @@ class BackupFunctions(Construct):
         self._clients = clients
         self._server: lambda_.ILayerVersion | None = None
         self._reserved = reserved_concurrency
+        self._auth: DatabaseAuth = database_auth or ("secret" if target.secret else "iam")
+        if self._auth == "secret" and not target.secret:
+            raise SynthError("BackupFunctions.database_auth 'secret' needs ClusterDetails.secret, got none")
         self._queue = sqs.Queue(
             self,
             "DeadLetters",
@@ -160,15 +166,19 @@ class BackupFunctions(Construct):
         handler: str,
         *,
         description: str,
-        statements: Sequence[iam.PolicyStatement],
+        statements: Sequence[Statement],
         network: DatabaseNetwork | None = None,
         layers: Sequence[lambda_.ILayerVersion] = (),
         environment: Mapping[str, str] | None = None,
+        database_auth: DatabaseAuth | None = None,
         timeout: Duration | None = None,
         memory_mb: int = 512,
         storage_mb: int = 512,
     ) -> lambda_.Function:
-        """One function. handler: a module of `aurora_backup.handlers`. network: for functions that open PostgreSQL."""
+        """One function. handler: a module of `aurora_backup.handlers`. network: for functions that open PostgreSQL.
+
+        database_auth: how this function logs in. Default: as all do.
+        """
         group = logs.LogGroup(
             scope,
             f"{construct_id}Logs",
@@ -184,13 +194,12 @@ class BackupFunctions(Construct):
             statements=[
                 *statements,
                 *(network_interfaces() if network else []),
-                *self._database_statements(network),
+                *(self._database_statements(database_auth or self._auth) if network else []),
                 statement("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], [group.log_group_arn]),
                 statement("DeadLetter", ["sqs:SendMessage"], [self._queue.queue_arn]),
                 use_key(self.key),
                 tracing(),
             ],
-            wildcards=_WILDCARDS,
         )
         function = lambda_.Function(
             scope,
@@ -201,7 +210,7 @@ class BackupFunctions(Construct):
             code=runtime_code(),
             handler=f"aurora_backup.handlers.{handler}.handler",
             layers=list(layers),
-            environment={**self._environment(), **(environment or {})},
+            environment={**self._environment(database_auth or self._auth), **(environment or {})},
             environment_encryption=self.key,
             timeout=timeout or Duration.minutes(1),
             memory_size=memory_mb,
@@ -230,29 +239,34 @@ class BackupFunctions(Construct):
             )
         return function
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, auth: DatabaseAuth) -> dict[str, str]:
         target = self.target
-        secret = {"DB_SECRET_ARN": target.secret.secret_arn} if target.secret else {}
+        login = (
+            {"DB_AUTH": "secret", "DB_SECRET_ARN": target.secret.secret_arn}
+            if target.secret and auth == "secret"
+            else {"DB_AUTH": "iam", "DB_USER": ROLE}
+        )
         return {
             "BACKUP_BUCKET": self.bucket.bucket_name,
             "BACKUP_KEY_ARN": self.key.key_arn,
             "OWNER": self.owner,
             "CLUSTER_ID": target.cluster.cluster_identifier,
             "CLUSTER_RESOURCE_ID": target.resource_id,
-            "DB_AUTH": "secret" if target.secret else "iam",
-            **secret,
+            **login,
             **self.policy.environment(),
         }
 
-    def _database_statements(self, network: DatabaseNetwork | None) -> list[iam.PolicyStatement]:
-        if not network:
-            return []
-        if self.target.secret:
-            return [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [self.target.secret.secret_arn])]
+    def _database_statements(self, auth: DatabaseAuth) -> list[Statement]:
+        secret = self.target.secret
+        if secret and auth == "secret":
+            read = [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [secret.secret_arn])]
+            if (key := secret.encryption_key) and key is not self.key:
+                read.append(statement("DecryptSecret", ["kms:Decrypt"], [key.key_arn]))
+            return read
         user = Stack.of(self).format_arn(
             service="rds-db",
             resource="dbuser",
-            resource_name=f"{self.target.resource_id}/aurora_backup",
+            resource_name=f"{self.target.resource_id}/{ROLE}",
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
         return [statement("ConnectByIam", ["rds-db:connect"], [user])]

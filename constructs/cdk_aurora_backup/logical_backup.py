@@ -14,15 +14,16 @@ from cdk_aurora_backup.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aws_cdk import aws_iam as iam
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_s3 as s3
     from aws_cdk import aws_scheduler as scheduler
 
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
+    from cdk_aurora_backup.permissions import Statement
 
 _LAMBDA_LIMIT = Duration.minutes(15)
+_OBJECTS = "Objects are named after databases and times; they are limited to this package's own prefixes."
 _PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
 
 
@@ -168,34 +169,39 @@ class LogicalBackup(Construct):
         return dump.next(verify).next(done)
 
 
-def _describe(functions: BackupFunctions) -> iam.PolicyStatement:
+def _describe(functions: BackupFunctions) -> Statement:
     stack = Stack.of(functions)
     instances = stack.format_arn(
         service="rds", resource="db", resource_name="*", arn_format=ArnFormat.COLON_RESOURCE_NAME
     )
     return statement(
-        "Describe", ["rds:DescribeDBClusters", "rds:DescribeDBInstances"], [functions.target.arn, instances]
+        "Describe",
+        ["rds:DescribeDBClusters", "rds:DescribeDBInstances"],
+        [functions.target.arn, instances],
+        wildcard="Which instances the cluster has is known at run time only; they are described, nothing more.",
     )
 
 
-def write_sets(bucket: s3.IBucket) -> list[iam.PolicyStatement]:
+def write_sets(bucket: s3.IBucket) -> list[Statement]:
     """What writing dump sets and creation records needs."""
     return [
         statement(
             "WriteSets",
             ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject"],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
+            wildcard=_OBJECTS,
         ),
         statement("ListSets", ["s3:ListBucket"], [bucket.bucket_arn]),
     ]
 
 
-def read_sets(bucket: s3.IBucket) -> list[iam.PolicyStatement]:
+def read_sets(bucket: s3.IBucket) -> list[Statement]:
     """What reading dump sets back needs."""
     return [
         statement(
             "ReadSets",
             ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in _PREFIXES],
+            wildcard=_OBJECTS,
         ),
     ]

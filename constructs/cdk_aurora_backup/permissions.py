@@ -7,11 +7,15 @@ the compliance packs refuse, so `without_policy_updates` keeps them away and eve
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Acknowledgment, Aws, Stack, Validations
 from aws_cdk import aws_iam as iam
 from constructs import Construct
+
+from cdk_aurora_backup.checks import SynthError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,16 +32,39 @@ _PREFIXES = {
 COMPLIANCE_PACKS = ("hipaa", "nist", "pci")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """An Allow statement for an identity policy.
+
+    wildcard: why a resource of it holds a `*`; the reason goes into the compliance report, so a wildcard needs one.
+    """
+
+    sid: str
+    actions: Sequence[str]
+    resources: Sequence[str]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    wildcard: str | None = None
+
+    def as_policy(self) -> iam.PolicyStatement:
+        """The statement as CDK takes it."""
+        return iam.PolicyStatement(
+            sid=self.sid,
+            actions=list(self.actions),
+            resources=list(self.resources),
+            conditions=dict(self.conditions),
+        )
+
+
 def statement(
     sid: str,
     actions: Sequence[str],
     resources: Sequence[str],
     conditions: Mapping[str, Any] | None = None,
-) -> iam.PolicyStatement:
-    """An Allow statement for an identity policy."""
-    return iam.PolicyStatement(
-        sid=sid, actions=list(actions), resources=list(resources), conditions=dict(conditions or {})
-    )
+    *,
+    wildcard: str | None = None,
+) -> Statement:
+    """An Allow statement for an identity policy; `Statement` says what each is."""
+    return Statement(sid=sid, actions=actions, resources=resources, conditions=conditions or {}, wildcard=wildcard)
 
 
 def acknowledge(scope: IConstruct, rule: str, reason: str, packs: Sequence[str]) -> None:
@@ -45,37 +72,57 @@ def acknowledge(scope: IConstruct, rule: str, reason: str, packs: Sequence[str])
     Validations.of(scope).acknowledge(*(Acknowledgment(id=f"{_PREFIXES[pack]}{rule}", reason=reason) for pack in packs))
 
 
-def use_key(key: kms.IKey, *actions: str) -> iam.PolicyStatement:
+def use_key(key: kms.IKey, *actions: str) -> Statement:
     """The statement for calls that AWS services make with the customer key on the role's behalf."""
     return statement(
         "UseBackupKey", [f"kms:{action}" for action in actions or ("Decrypt", "GenerateDataKey")], [key.key_arn]
     )
 
 
-def network_interfaces() -> list[iam.PolicyStatement]:
+def network_interfaces() -> list[Statement]:
     """What Lambda needs to put a function into a VPC. EC2 knows no resource to name for these calls."""
     actions = ["CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets", "DeleteNetworkInterface"]
     actions += ["AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"]
-    return [statement("JoinVpc", [f"ec2:{action}" for action in actions], ["*"])]
+    return [
+        statement(
+            "JoinVpc",
+            [f"ec2:{action}" for action in actions],
+            ["*"],
+            wildcard="EC2 names no resource for the network interfaces that Lambda makes in a VPC.",
+        )
+    ]
 
 
-def tracing() -> iam.PolicyStatement:
+def tracing() -> Statement:
     """X-Ray segments; X-Ray knows no resources."""
-    return statement("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"])
+    return statement(
+        "Trace",
+        ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+        ["*"],
+        wildcard="X-Ray knows no resources.",
+    )
 
 
-def log_delivery() -> iam.PolicyStatement:
+def log_delivery() -> Statement:
     """What Step Functions needs to deliver its log; CloudWatch Logs names no resource for log deliveries."""
     names = ["CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries"]
     names += ["PutResourcePolicy", "DescribeResourcePolicies", "DescribeLogGroups"]
-    return statement("DeliverLogs", [f"logs:{name}" for name in names], ["*"])
+    return statement(
+        "DeliverLogs",
+        [f"logs:{name}" for name in names],
+        ["*"],
+        wildcard="CloudWatch Logs names no resource for log deliveries.",
+    )
 
 
 def key_service_statements() -> list[iam.PolicyStatement]:
     """What a key's policy must allow for this package: a key that we make has them, an existing key needs them.
 
-    Each is bound to this account, so that no service can be made to use the key for somebody else.
+    Each is bound to this account, so that no service can be made to use the key for somebody else. EventBridge is bound
+    by the topic instead: it sends no source account, and delivers nothing to a topic whose key asks for one ("Key
+    management" of Amazon SNS).
     """
+    own_topics = f"arn:{Aws.PARTITION}:sns:{Aws.REGION}:{Aws.ACCOUNT_ID}:*"
     own_account = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
     own_logs = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:*"
     use = ["kms:Decrypt", "kms:GenerateDataKey*"]
@@ -88,8 +135,15 @@ def key_service_statements() -> list[iam.PolicyStatement]:
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": own_logs}},
         ),
         iam.PolicyStatement(
-            sid="Alerts",
-            principals=[iam.ServicePrincipal(name) for name in ("events.amazonaws.com", "cloudwatch.amazonaws.com")],
+            sid="Events",
+            principals=[iam.ServicePrincipal("events.amazonaws.com")],
+            actions=use,
+            resources=["*"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:sns:topicArn": own_topics}},
+        ),
+        iam.PolicyStatement(
+            sid="Alarms",
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
             actions=use,
             resources=["*"],
             conditions=own_account,
@@ -106,7 +160,7 @@ def key_statements_as_json(scope: Construct) -> str:
 class ServiceRole(Construct):
     """A role for one AWS service, with exactly the statements it is given, in one customer-managed policy.
 
-    wildcards: why the statements whose resource holds a `*` must have it. The reason goes into the compliance report.
+    Raises SynthError for a statement with a wildcard that gives no reason for it.
     """
 
     def __init__(
@@ -116,17 +170,16 @@ class ServiceRole(Construct):
         *,
         assumed_by: iam.IPrincipal,
         description: str,
-        statements: Sequence[iam.PolicyStatement],
-        wildcards: str | None = None,
+        statements: Sequence[Statement],
     ) -> None:
         super().__init__(scope, construct_id)
         self._role = iam.Role(self, "Role", assumed_by=assumed_by, description=description)
-        self._policy = iam.ManagedPolicy(self, "Policy", description=description, statements=list(statements))
+        self._policy = iam.ManagedPolicy(
+            self, "Policy", description=description, statements=[s.as_policy() for s in statements]
+        )
         self._policy.attach_to_role(self._role)
-        if wildcards:
-            for resource in sorted({_as_finding(self, r) for s in statements for r in s.resources}):
-                if "*" in resource:
-                    acknowledge(self._policy, f"IAM5[Resource::{resource}]", wildcards, ["solutions"])
+        for resource, reasons in self._wildcards(statements).items():
+            acknowledge(self._policy, f"IAM5[Resource::{resource}]", " ".join(reasons), ["solutions"])
 
     @property
     def role(self) -> iam.IRole:
@@ -142,6 +195,20 @@ class ServiceRole(Construct):
     def policy(self) -> iam.ManagedPolicy:
         """The policy; whatever uses the role depends on it, so that nothing runs before it may."""
         return self._policy
+
+    def _wildcards(self, statements: Sequence[Statement]) -> dict[str, list[str]]:
+        """The reasons for each resource with a wildcard, resources as cdk-nag writes them."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for each in statements:
+            for resource in sorted({_as_finding(self, r) for r in each.resources}):
+                if "*" not in resource:
+                    continue
+                if not each.wildcard:
+                    raise SynthError(
+                        f"{self.node.path}: statement {each.sid} must say why it needs the wildcard in {resource!r}"
+                    )
+                found[resource].append(each.wildcard)
+        return dict(found)
 
 
 def _as_finding(scope: Construct, resource: str) -> str:

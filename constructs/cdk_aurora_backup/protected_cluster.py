@@ -142,7 +142,7 @@ class ProtectedCluster(Construct):
                     "WriteStreams",
                     ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams", "logs:GetLogEvents"],
                     [f"{groups}:log-stream:*"],
+                    wildcard="RDS names its log streams after instances that do not exist yet, in its own group only.",
                 ),
             ],
-            wildcards="RDS names the log streams after instances that do not exist yet; only its own group is allowed.",
         )

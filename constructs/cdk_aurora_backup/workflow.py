@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_sns as sns
 
+    from cdk_aurora_backup.permissions import Statement
+
 _TRANSIENT = [
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
@@ -30,7 +32,6 @@ _TRANSIENT = [
     "Lambda.ClientExecutionTimeoutException",
     "TransientError",
 ]
-_WILDCARDS = "Step Functions names no resource for log deliveries, X-Ray none at all."
 
 
 class Workflow(Construct):
@@ -129,7 +130,7 @@ class Workflow(Construct):
 
     def notify(self, name: str, subject: str, message: Mapping[str, Any]) -> tasks.SnsPublish:
         """A state that publishes a message to the topic."""
-        return tasks.SnsPublish(
+        state = tasks.SnsPublish(
             self,
             name,
             topic=self._topic,
@@ -138,9 +139,12 @@ class Workflow(Construct):
             result_path=sfn.JsonPath.DISCARD,
             task_timeout=sfn.Timeout.duration(Duration.minutes(1)),
         )
+        state.add_retry(max_attempts=3)
+        self.catch(state)
+        return state
 
     def define(
-        self, start: sfn.IChainable, *, timeout: Duration, statements: Sequence[iam.PolicyStatement] = ()
+        self, start: sfn.IChainable, *, timeout: Duration, statements: Sequence[Statement] = ()
     ) -> sfn.StateMachine:
         """Make the state machine. statements: for the AWS calls that its states make themselves."""
         group = logs.LogGroup(
@@ -164,7 +168,6 @@ class Workflow(Construct):
                 log_delivery(),
                 tracing(),
             ],
-            wildcards=_WILDCARDS,
         )
         self._machine = sfn.StateMachine(
             self,
