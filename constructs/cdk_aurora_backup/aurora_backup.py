@@ -15,6 +15,7 @@ from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.backup_plan import BackupPlan
 from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
 from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
 from cdk_aurora_backup.permissions import key_statements_as_json
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from aws_cdk import aws_s3 as s3
     from aws_cdk import aws_sns as sns
 
+    from cdk_aurora_backup.functions import DatabaseAuth
+
 
 class AuroraBackup(Construct):
     """Backs up one Aurora PostgreSQL cluster, as the policy says.
@@ -42,6 +45,8 @@ class AuroraBackup(Construct):
     key, bucket, vault, clients, architecture: what the caller already has. Default: each is made.
     break_glass: the only roles that may delete the key. Default: the account's root user.
     databases: names. Default: found at run time.
+    database_auth: "secret" dumps as the data's owner; "iam" as the role `aurora_backup`, which needs no secret, and
+        cannot read tables with row-level security. Default: "secret" where the cluster has one.
     snapshot_quota: the Region's quota of manual cluster snapshots. Default: 100.
     reserved_concurrency: of each function; None for accounts with a small pool. Default: 2.
     removal_policy: for everything that holds data. Default: RETAIN.
@@ -66,6 +71,7 @@ class AuroraBackup(Construct):
         clients: lambda_.ILayerVersion | None = None,
         architecture: lambda_.Architecture | None = None,
         databases: Sequence[str] = (),
+        database_auth: DatabaseAuth | None = None,
         snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
         reserved_concurrency: int | None = 2,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
@@ -106,8 +112,11 @@ class AuroraBackup(Construct):
             key=self._key,
             architecture=architecture,
             clients=clients,
+            database_auth=database_auth,
             reserved_concurrency=reserved_concurrency,
         )
+        if target.secret:
+            self._database_role = DatabaseRole(self, "Role", functions=self._functions, network=self._network)
         self._logical_backup = LogicalBackup(
             self, "Logical", functions=self._functions, network=self._network, alerts=self._alerts, databases=databases
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from aurora_backup.database_role import ROLE
 from aws_cdk import ArnFormat, Duration, Names, RemovalPolicy, Size, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
@@ -13,8 +12,9 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from cdk_aurora_backup.checks import SynthError
+from aurora_backup.database_role import ROLE
 from cdk_aurora_backup.assets import postgres_layer, runtime_code
+from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.permissions import (
     COMPLIANCE_PACKS,
     ServiceRole,

@@ -62,7 +62,7 @@ class LogicalBackup(Construct):
             "Preflight",
             "preflight",
             description="Finds the databases, their sizes, and what would keep a dump from succeeding",
-            statements=[],
+            statements=read_sets(bucket),
             network=network,
             layers=[functions.clients],
         )
@@ -71,7 +71,7 @@ class LogicalBackup(Construct):
             "Dump",
             "dump",
             description="Streams one database's dump set to S3",
-            statements=write_sets(bucket),
+            statements=[*read_sets(bucket), *write_sets(bucket)],
             network=network,
             layers=[functions.clients],
             timeout=_LAMBDA_LIMIT,
@@ -187,11 +187,10 @@ def write_sets(bucket: s3.IBucket) -> list[Statement]:
     return [
         statement(
             "WriteSets",
-            ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject"],
+            ["s3:PutObject", "s3:AbortMultipartUpload"],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
             wildcard=_OBJECTS,
         ),
-        statement("ListSets", ["s3:ListBucket"], [bucket.bucket_arn]),
     ]
 
 
@@ -201,7 +200,8 @@ def read_sets(bucket: s3.IBucket) -> list[Statement]:
         statement(
             "ReadSets",
             ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"],
-            [bucket.arn_for_objects(f"{prefix}/*") for prefix in _PREFIXES],
+            [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
             wildcard=_OBJECTS,
         ),
+        statement("ListSets", ["s3:ListBucket", "s3:ListBucketVersions"], [bucket.bucket_arn]),
     ]
