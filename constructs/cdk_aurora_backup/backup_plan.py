@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from aws_cdk import ArnFormat, Aws, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk_aurora_backup.backup_role import snapshot_role
 from cdk_aurora_backup.backup_vault import GOVERNANCE, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError, known
 from cdk_aurora_backup.copies import Copy, check_reach
-from cdk_aurora_backup.permissions import ServiceRole, statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from aurora_backup.policy import RetentionPolicy
     from cdk_aurora_backup.cluster import ClusterDetails
+    from cdk_aurora_backup.permissions import ServiceRole
 
 _START_WINDOW = Duration.hours(1)
 _COMPLETION_WINDOW = Duration.hours(12)
@@ -31,10 +32,6 @@ _OPERATORS = ("StringEquals", "StringLike", "StringNotEquals", "StringNotLike")
 _TAG_KEY = "aws:ResourceTag/"
 # AWS: "Service-linked roles for AWS Backup"; copies into an account are made by this role of it.
 _SERVICE_ROLE = "aws-service-role/backup.amazonaws.com/AWSServiceRoleForBackup"
-_WILDCARDS = (
-    "AWS Backup names its snapshots awsbackup:<job>; a selection by tag is bound to that tag; tag:GetResources knows no "
-    "resources."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +62,14 @@ class Selection:
 
 
 class BackupPlan(Construct):
-    """A locked vault under the customer key, a rule for each snapshot tier of the policy, and a selection of the cluster.
+    """A locked vault under the customer key, a rule for each snapshot tier of the policy, a selection of the cluster.
 
     Snapshots only: Aurora's own continuous backup gives point-in-time recovery, and AWS Backup's would fight it over
     `BackupRetentionPeriod`. AWS Backup skips Aurora, silently, where the Region has not opted in for it.
 
     vault: an existing vault. Default: a `BackupVault` is made, under `key`, with RETAIN.
     lock: of the vault that is made. Default: governance mode, bounds from the rules. None locks nothing.
-    break_glass, protected, topic: as for `BackupVault`.
+    break_glass, topic: as for `BackupVault`, which has neither lock nor policy when removal_policy is DESTROY.
     rules: more rules, beside the policy's. selections: more resources, by id. copies: where recovery points go too.
     start_window, completion_window: of the policy's rules. Default: 1 hour and 12 hours.
     """
@@ -88,7 +85,6 @@ class BackupPlan(Construct):
         vault: backup.IBackupVault | None = None,
         lock: VaultLock | None = GOVERNANCE,
         break_glass: Sequence[iam.IRole] = (),
-        protected: bool = True,
         topic: sns.ITopic | None = None,
         rules: Sequence[backup.BackupPlanRule] = (),
         selections: Mapping[str, Selection] | None = None,
@@ -100,12 +96,11 @@ class BackupPlan(Construct):
         super().__init__(scope, construct_id)
         of_policy = {rule.name: rule.delete_after_days for rule in policy.snapshot_rules()}
         kept = {**of_policy, **_kept_by(rules, of_policy)}
-        if not kept:
-            # A dev policy has no snapshot tier: the plan stays, so that turning a tier on later changes nothing else.
-            lock = None
         for copy in copies:
             copy.kept(kept)
-        accounts = self._accounts(copies, rules)
+        vaults = [*(copy.vault for copy in copies), *_copied_to(rules)]
+        self._destinations = list(dict.fromkeys(vault.backup_vault_arn for vault in vaults))
+        accounts = sorted({account for vault in vaults if (account := check_reach(self, vault)[0])})
         self._vault = (
             vault
             or BackupVault(
@@ -113,17 +108,18 @@ class BackupPlan(Construct):
                 "Vault",
                 key=key,
                 rules=kept,
-                lock=lock,
+                lock=lock if kept else None,
                 break_glass=break_glass,
-                protected=protected,
+                protected=removal_policy is not RemovalPolicy.DESTROY,
                 topic=topic,
                 removal_policy=removal_policy,
             ).vault
         )
-        self._share_keys([key, *([target.key] if target.key else [])], accounts)
-        self._plan = backup.BackupPlan(self, "Plan", backup_vault=self._vault)
+        keys = (key, *([target.key] if target.key else []))
+        self._share_keys(keys, accounts)
+        self._plan = backup.BackupPlan(self, "Plan", backup_vault=self._vault) if kept else None
         for rule in policy.snapshot_rules():
-            self._plan.add_rule(
+            self._add(
                 backup.BackupPlanRule(
                     rule_name=rule.name,
                     schedule_expression=events.Schedule.expression(rule.schedule),
@@ -133,8 +129,7 @@ class BackupPlan(Construct):
                     recovery_point_tags={"aurora-backup:tier": rule.name, "aurora-backup:owner": self.node.addr},
                     copy_actions=[
                         backup.BackupPlanCopyActionProps(
-                            destination_backup_vault=copy.vault,
-                            delete_after=Duration.days(days),
+                            destination_backup_vault=copy.vault, delete_after=Duration.days(days)
                         )
                         for copy in copies
                         if (days := copy.kept(kept).get(rule.name))
@@ -143,16 +138,9 @@ class BackupPlan(Construct):
                 )
             )
         for extra in rules:
-            self._plan.add_rule(extra)
-        destinations = [copy.vault.backup_vault_arn for copy in copies]
-        destinations += [c.destination_backup_vault.backup_vault_arn for r in rules for c in r.props.copy_actions or []]
-        self._destinations = list(dict.fromkeys(destinations))
-        self._select(
-            "Cluster",
-            Selection(arns=(target.arn,), keys=(key, *([target.key] if target.key else []))),
-        )
-        for construct_id_, selection in (selections or {}).items():
-            self._select(construct_id_, selection)
+            self._add(extra)
+        for name, selection in {"Cluster": Selection(arns=(target.arn,), keys=keys), **(selections or {})}.items():
+            self._select(name, selection)
 
     @property
     def vault(self) -> backup.IBackupVault:
@@ -160,15 +148,13 @@ class BackupPlan(Construct):
         return self._vault
 
     @property
-    def plan(self) -> backup.BackupPlan:
-        """The plan itself."""
+    def plan(self) -> backup.BackupPlan | None:
+        """The plan itself; None when neither the policy nor the caller has a rule for it."""
         return self._plan
 
-    def _accounts(self, copies: Sequence[Copy], rules: Sequence[backup.BackupPlanRule]) -> list[str]:
-        """The other accounts that copies go to, each destination checked."""
-        vaults = [copy.vault for copy in copies]
-        vaults += [action.destination_backup_vault for rule in rules for action in rule.props.copy_actions or []]
-        return sorted({account for vault in vaults if (account := check_reach(self, vault)[0])})
+    def _add(self, rule: backup.BackupPlanRule) -> None:
+        if self._plan:
+            self._plan.add_rule(rule)
 
     def _share_keys(self, keys: Sequence[kms.IKey], accounts: Sequence[str]) -> None:
         # The copy is made by the other account's AWS Backup, which must read the snapshot under the cluster's key.
@@ -193,6 +179,8 @@ class BackupPlan(Construct):
                     )
 
     def _select(self, construct_id: str, selection: Selection) -> None:
+        if not self._plan:
+            return
         made = None if selection.role else self._backup_role(f"{construct_id}Backup", selection)
         role = selection.role.role_arn if selection.role else made.arn if made else ""
         resource = backup.CfnBackupSelection(
@@ -222,78 +210,16 @@ class BackupPlan(Construct):
             resource.node.add_dependency(made.policy)
 
     def _backup_role(self, construct_id: str, selection: Selection) -> ServiceRole:
-        """The part of AWS's own backup policy that Aurora snapshots use, on these clusters and this vault only."""
-        stack = Stack.of(self)
-
-        def rds(resource: str, name: str, region: str | None = None) -> str:
-            return stack.format_arn(
-                service="rds",
-                region=region,
-                resource=resource,
-                resource_name=name,
-                arn_format=ArnFormat.COLON_RESOURCE_NAME,
-            )
-
-        regions = [region for d in self._destinations if (region := _region(d)) and region != stack.region]
-        ours = [rds("cluster-snapshot", "awsbackup:*"), *(rds("cluster-snapshot", "awsbackup:*", r) for r in regions)]
-        keys = [key.key_arn for key in dict.fromkeys(selection.keys)]
-        snapshot = ["rds:CreateDBClusterSnapshot", "rds:DescribeDBClusters", "rds:ListTagsForResource"]
-        clusters = [statement("Snapshot", snapshot, list(selection.arns))] if selection.arns else []
-        if selection.any_tag or selection.conditions:
-            everywhere = [rds("cluster", "*")]
-            for n, (operator, tag, value) in enumerate(_tags(selection)):
-                condition = {operator: {f"{_TAG_KEY}{tag}": value}}
-                clusters.append(statement(f"SnapshotTagged{n}", snapshot[:1], everywhere, condition))
-            clusters.append(statement("FindClusters", snapshot[1:], everywhere))
-        return ServiceRole(
+        here = Stack.of(self).region
+        regions = [region for arn in self._destinations if (region := _region(arn)) and region != here]
+        return snapshot_role(
             self,
             construct_id,
-            assumed_by=iam.ServicePrincipal(
-                "backup.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
-            ),
-            description="AWS Backup takes snapshots of the Aurora cluster",
-            statements=[
-                *clusters,
-                statement(
-                    "OwnSnapshots",
-                    [
-                        "rds:CreateDBClusterSnapshot",
-                        "rds:CopyDBClusterSnapshot",
-                        "rds:DescribeDBClusterSnapshots",
-                        "rds:DeleteDBClusterSnapshot",
-                        "rds:ModifyDBClusterSnapshotAttribute",
-                        "rds:AddTagsToResource",
-                        "rds:ListTagsForResource",
-                    ],
-                    ours,
-                ),
-                statement(
-                    "Vault",
-                    ["backup:DescribeBackupVault", "backup:CopyIntoBackupVault"],
-                    [self._vault.backup_vault_arn, *self._destinations],
-                ),
-                *(
-                    [
-                        statement(
-                            "Key",
-                            [
-                                "kms:DescribeKey",
-                                "kms:Decrypt",
-                                "kms:GenerateDataKey",
-                                "kms:GenerateDataKeyWithoutPlaintext",
-                            ],
-                            keys,
-                        ),
-                        statement(
-                            "KeyGrants", ["kms:CreateGrant"], keys, {"Bool": {"kms:GrantIsForAWSResource": "true"}}
-                        ),
-                    ]
-                    if keys
-                    else []
-                ),
-                statement("FindTagged", ["tag:GetResources"], ["*"]),
-            ],
-            wildcards=_WILDCARDS,
+            clusters=selection.arns,
+            tags=_tags(selection),
+            keys=selection.keys,
+            vaults=[self._vault.backup_vault_arn, *self._destinations],
+            copy_regions=sorted(set(regions)),
         )
 
 
@@ -319,6 +245,14 @@ def _kept_by(rules: Sequence[backup.BackupPlanRule], taken: Mapping[str, int]) -
             raise SynthError(f"rule {name!r}: delete_after must be given: without it nothing ever expires")
         kept[name] = _days(props.delete_after)
     return kept
+
+
+def _copied_to(rules: Sequence[backup.BackupPlanRule]) -> list[backup.IBackupVault]:
+    return [
+        cast("backup.IBackupVault", action.destination_backup_vault)
+        for rule in rules
+        for action in rule.props.copy_actions or []
+    ]
 
 
 def _tags(selection: Selection) -> list[tuple[str, str, str]]:

@@ -1,0 +1,73 @@
+"""Copies of recovery points in other vaults: where they may go, checked as AWS Backup would for Aurora."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aws_cdk import Stack
+
+from cdk_aurora_backup.backup_vault import AirGappedVault, BackupVault, VaultLock
+from cdk_aurora_backup.checks import SynthError, known
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aws_cdk import aws_backup as backup
+    from constructs import Construct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """Copy every recovery point of these rules into another vault.
+
+    to: the vault. One of another account or Region is `backup.BackupVault.from_backup_vault_arn`.
+    rules: names of the plan's rules. Default: all.
+    keep_days: Default: as long as the original.
+    bounds: least and most days of the destination's lock, where it is locked. Default: those of a vault made here.
+    """
+
+    to: BackupVault | AirGappedVault | backup.IBackupVault
+    rules: tuple[str, ...] = ()
+    keep_days: int | None = None
+    bounds: tuple[int, int] | None = None
+
+    @property
+    def vault(self) -> backup.IBackupVault:
+        """The vault that receives the copies."""
+        return self.to.vault if isinstance(self.to, (BackupVault, AirGappedVault)) else self.to
+
+    def kept(self, rules: Mapping[str, int]) -> dict[str, int]:
+        """The days that the copies of each of the plan's rules are kept, by rule name.
+
+        Raises SynthError for a rule that the plan has not, and for one that the destination's lock would fail.
+        """
+        if unknown := sorted(set(self.rules) - set(rules)):
+            raise SynthError(f"Copy.rules: the plan has no rule {unknown[0]!r}, it has {', '.join(sorted(rules))}")
+        found = {name: self.keep_days or days for name, days in rules.items() if not self.rules or name in self.rules}
+        bounds = self.bounds or (self.to.bounds if isinstance(self.to, (BackupVault, AirGappedVault)) else None)
+        if bounds:
+            VaultLock(min_days=bounds[0], max_days=bounds[1]).within({f"copy of {n}": d for n, d in found.items()})
+        return found
+
+
+def check_reach(scope: Construct, vault: backup.IBackupVault) -> tuple[str | None, str | None]:
+    """The (account, Region) of a copy's destination where they differ from the stack's, each None where they do not.
+
+    Raises SynthError when both differ: AWS Backup copies an Aurora snapshot to another account or to another Region in
+    one action, never to both. A destination or a stack that is not known at synth is passed.
+    """
+    stack = Stack.of(scope)
+    account = _other(vault.env.account, stack.account)
+    region = _other(vault.env.region, stack.region)
+    if account and region:
+        raise SynthError(
+            f"copy to {region} in account {account}: an Aurora snapshot is copied to another account or to another "
+            f"Region in one action, not to both. Copy it to a vault of {account} in this Region, and let that account "
+            "copy it on (BackupVaultAccount.onward_to); or to this account's own vault in that Region"
+        )
+    return account, region
+
+
+def _other(theirs: str, ours: str) -> str | None:
+    return theirs if theirs != ours and known(theirs) and known(ours) else None
