@@ -13,6 +13,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from cdk_aurora_backup.backup_key import DESTRUCTIVE_ACTIONS
+from cdk_aurora_backup.checks import SynthError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +33,8 @@ class BackupAlerts(Construct):
     """An encrypted SNS topic, and the EventBridge rules that feed it.
 
     They watch failed, aborted, expired and partial AWS Backup jobs (backup, copy, restore); RDS events of the cluster
-    and its snapshots; calls that would delete or disable the key (these reach EventBridge only where a CloudTrail trail
-    records management events); and every workflow of this package that ends badly.
+    and its snapshots; calls that would delete or disable a key, or change its policy (these reach EventBridge only
+    where a CloudTrail trail records management events); and every workflow of this package that ends badly.
 
     key: encrypts the topic; its policy must let EventBridge and CloudWatch use it (BackupKey's does).
     emails: subscribers; each must confirm once. Default: none.
@@ -53,7 +54,7 @@ class BackupAlerts(Construct):
         super().__init__(scope, construct_id)
         for address in emails:
             if address.count("@") != 1 or not all(address.split("@")):
-                raise ValueError(f"BackupAlerts.emails must be e-mail addresses, got {address!r}")
+                raise SynthError(f"BackupAlerts.emails must be e-mail addresses, got {address!r}")
         self._topic = topic or self._make_topic(key)
         for address in emails:
             self._topic.add_subscription(subscriptions.EmailSubscription(address))
@@ -85,13 +86,13 @@ class BackupAlerts(Construct):
         )
         self._watch(
             "KeyCalls",
-            "Somebody tried to delete or disable an encryption key",
+            "Somebody tried to delete or disable an encryption key, or changed its policy",
             {
                 "source": ["aws.kms"],
                 "detail_type": ["AWS API Call via CloudTrail"],
                 "detail": {
                     "eventSource": ["kms.amazonaws.com"],
-                    "eventName": [action.removeprefix("kms:") for action in DESTRUCTIVE_ACTIONS],
+                    "eventName": [action.removeprefix("kms:") for action in (*DESTRUCTIVE_ACTIONS, "kms:PutKeyPolicy")],
                 },
             },
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aws_cdk import Annotations, RemovalPolicy
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, RetentionPolicy
@@ -18,7 +17,7 @@ from cdk_aurora_backup.cluster import ClusterDetails
 from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
-from cdk_aurora_backup.permissions import key_statements_as_json
+from cdk_aurora_backup.permissions import allow_services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from aws_cdk import aws_backup as backup
     from aws_cdk import aws_ec2 as ec2
     from aws_cdk import aws_iam as iam
+    from aws_cdk import aws_kms as kms
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_rds as rds
     from aws_cdk import aws_s3 as s3
@@ -91,6 +91,7 @@ class AuroraBackup(Construct):
         self._key = (
             key or BackupKey(self, "Key", break_glass=break_glass, protected=kept, removal_policy=removal_policy).key
         )
+        allow_services(self, self._key)
         self._bucket = (
             bucket or BackupBucket(self, "Storage", key=self._key, policy=policy, removal_policy=removal_policy).bucket
         )
@@ -120,7 +121,8 @@ class AuroraBackup(Construct):
         self._logical_backup = LogicalBackup(
             self, "Logical", functions=self._functions, network=self._network, alerts=self._alerts, databases=databases
         )
-        self._say_what_is_left(key, alert_emails, topic)
+        self._alerts.watch_alarm(self._functions.undelivered)
+        self._say_what_is_left(bucket, alert_emails, topic)
 
     @property
     def policy(self) -> RetentionPolicy:
@@ -167,13 +169,14 @@ class AuroraBackup(Construct):
         """The way to PostgreSQL."""
         return self._network
 
-    def _say_what_is_left(self, key: kms.IKey | None, emails: Sequence[str], topic: sns.ITopic | None) -> None:
+    def _say_what_is_left(self, bucket: s3.IBucket | None, emails: Sequence[str], topic: sns.ITopic | None) -> None:
         notes = Annotations.of(self)
-        if key is not None and not isinstance(key, kms.Key):
+        if bucket is not None:
+            days = ", ".join(f"{rule.prefix} {rule.expire_days}" for rule in self._policy.lifecycle_rules())
             notes.add_info_v2(
-                "cdk-aurora-backup:key-policy",
-                "The policy of an existing key cannot be edited from here. It must hold these statements: "
-                + key_statements_as_json(self),
+                "cdk-aurora-backup:bucket-lifecycle",
+                "An existing bucket keeps its own settings. It must be versioned, and its lifecycle must not expire "
+                f"objects before these days: {days}.",
             )
         if not emails and topic is None:
             notes.add_warning_v2(

@@ -9,6 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.permissions import COMPLIANCE_PACKS, acknowledge
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ABORT_UPLOADS_AFTER = Duration.days(3)
 _ACCESS_LOGS_KEPT = Duration.days(2192)
 _ACCESS_LOG_PREFIX = "backup-bucket/"
+_LEDGER = "ledger/"  # creation records never expire: without one, nothing is deleted
 
 
 class BackupBucket(Construct):
@@ -33,7 +35,7 @@ class BackupBucket(Construct):
         No default retention is set: what is locked, and for how long, is decided object by object. Default: True.
     access_logs: an existing bucket for access logs. Default: one is made, under SSE-S3, because S3's log delivery
         does not write to a bucket under a customer key.
-    removal_policy: Default: RETAIN.
+    removal_policy: Default: RETAIN. DESTROY also empties the buckets, so that the stack can be deleted.
     """
 
     def __init__(
@@ -49,6 +51,9 @@ class BackupBucket(Construct):
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
         super().__init__(scope, construct_id)
+        derived = policy.lifecycle_rules()
+        _keep_apart(derived, lifecycle)
+        disposable = removal_policy is RemovalPolicy.DESTROY
         logs = access_logs or self._access_log_bucket(removal_policy)
         self._bucket = s3.Bucket(
             self,
@@ -62,9 +67,10 @@ class BackupBucket(Construct):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             object_lock_enabled=object_lock or None,
-            lifecycle_rules=[_expiry(rule) for rule in (*policy.lifecycle_rules(), *lifecycle)] + [_housekeeping()],
+            lifecycle_rules=[_expiry(rule) for rule in (*derived, *lifecycle)] + [_housekeeping()],
             transition_default_minimum_object_size=s3.TransitionDefaultMinimumObjectSize.ALL_STORAGE_CLASSES_128_K,
             removal_policy=removal_policy,
+            auto_delete_objects=disposable,
         )
         self._log_access_to(logs)
         self._refuse_other_encryption(key)
@@ -97,6 +103,7 @@ class BackupBucket(Construct):
                 _housekeeping(),
             ],
             removal_policy=removal_policy,
+            auto_delete_objects=removal_policy is RemovalPolicy.DESTROY,
         )
         acknowledge(
             logs, "S3BucketReplicationEnabled", "Access logs are not a copy of record; CloudTrail is.", COMPLIANCE_PACKS
@@ -148,6 +155,17 @@ class BackupBucket(Construct):
                     conditions={"StringNotEquals": {header: wanted}, "Null": {header: "false"}},
                 )
             )
+
+
+def _keep_apart(derived: Sequence[LifecycleRule], own: Sequence[LifecycleRule]) -> None:
+    """Refuse a rule of the caller's that reaches the policy's objects: S3 obeys whichever expires first."""
+    for rule in own:
+        for other in (*(d.prefix for d in derived), _LEDGER):
+            if rule.prefix.startswith(other) or other.startswith(rule.prefix):
+                raise SynthError(
+                    f"BackupBucket.lifecycle: the prefix of a rule of one's own must not overlap {other!r}, which the "
+                    f"retention policy decides on, got {rule.prefix!r}"
+                )
 
 
 def _expiry(rule: LifecycleRule) -> s3.LifecycleRule:

@@ -9,7 +9,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from cdk_aurora_backup.permissions import key_service_statements
+from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.permissions import allow_services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,10 @@ class BackupKey(Construct):
 
     Deleting the key makes every backup under it unreadable for ever, whatever retention or vault lock says. Its policy
     therefore denies deletion and disabling to every principal but the break-glass role; without one, to every principal
-    but the root user of the account, which nobody uses for daily work and whose use CloudTrail shows.
+    but the root user of the account, which nobody uses for daily work and whose use CloudTrail shows. Whoever may call
+    kms:PutKeyPolicy can take the denial out first: BackupAlerts hears of that call too.
 
-    break_glass: the only role that may delete or disable the key. Default: the account's root user.
+    break_glass: the only roles that may delete or disable the key. Default: the account's root user.
     protected: False leaves out the denial, for stacks that are torn down. Default: True.
     removal_policy: Default: RETAIN. A key that is not protected may be destroyed with its stack.
     """
@@ -41,7 +43,7 @@ class BackupKey(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         if protected and removal_policy is RemovalPolicy.DESTROY:
-            raise ValueError(
+            raise SynthError(
                 "BackupKey.removal_policy must be RETAIN while protected is True: CloudFormation could not delete a "
                 "key whose policy denies deletion; got DESTROY"
             )
@@ -53,8 +55,7 @@ class BackupKey(Construct):
             pending_window=_PENDING_WINDOW,
             removal_policy=removal_policy,
         )
-        for stmt in key_service_statements():
-            self._key.add_to_resource_policy(stmt)
+        allow_services(self, self._key)
         if protected:
             root = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
             self._key.add_to_resource_policy(

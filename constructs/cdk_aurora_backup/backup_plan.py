@@ -16,6 +16,7 @@ from cdk_aurora_backup.backup_role import snapshot_role
 from cdk_aurora_backup.backup_vault import GOVERNANCE, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError, known
 from cdk_aurora_backup.copies import Copy, check_reach
+from cdk_aurora_backup.naming import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +127,10 @@ class BackupPlan(Construct):
                     start_window=start_window,
                     completion_window=completion_window,
                     delete_after=Duration.days(rule.delete_after_days),
-                    recovery_point_tags={"aurora-backup:tier": rule.name, "aurora-backup:owner": self.node.addr},
+                    recovery_point_tags={
+                        "aurora-backup:tier": rule.name,
+                        "aurora-backup:owner": owner_of(self.node.scope or self),
+                    },
                     copy_actions=[
                         backup.BackupPlanCopyActionProps(
                             destination_backup_vault=copy.vault, delete_after=Duration.days(days)

@@ -47,9 +47,10 @@ def check_cluster(cluster: rds.IDatabaseCluster, policy: RetentionPolicy) -> Non
     for resource in [cluster, *cluster.node.find_all()]:
         if not isinstance(resource, rds.CfnDBCluster):
             continue
-        if resource.storage_encrypted in {None, False} and resource.kms_key_id is None:
+        from_snapshot = resource.snapshot_identifier is not None  # which is as encrypted as its source
+        if resource.storage_encrypted is False or (resource.storage_encrypted is None and not from_snapshot):
             raise SynthError(
-                f"cluster {cluster.node.path}: StorageEncrypted must be true with a customer key, got "
+                f"cluster {cluster.node.path}: StorageEncrypted must be true, got "
                 f"{resource.storage_encrypted!r}; an existing cluster is encrypted by restoring a snapshot of it"
             )
         kept = resource.backup_retention_period

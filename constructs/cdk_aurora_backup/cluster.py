@@ -49,7 +49,7 @@ class ClusterDetails:
     @classmethod
     def of(cls, cluster: rds.IDatabaseCluster) -> Self:
         """The details of a cluster of the same app. Raises SynthError for an imported one: it does not know them."""
-        if not isinstance(cluster, rds.DatabaseCluster):
+        if not isinstance(cluster, (rds.DatabaseCluster, rds.DatabaseClusterFromSnapshot)):
             raise SynthError(
                 f"cluster {cluster.node.path} is imported: say what it does not know about itself, with "
                 "ClusterDetails(cluster=..., resource_id=..., secret=...)"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Literal
 
-from aws_cdk import ArnFormat, Duration, Names, RemovalPolicy, Size, Stack
+from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -15,6 +18,7 @@ from constructs import Construct
 from aurora_backup.database_role import ROLE
 from cdk_aurora_backup.assets import postgres_layer, runtime_code
 from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.naming import owner_of
 from cdk_aurora_backup.permissions import (
     COMPLIANCE_PACKS,
     ServiceRole,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from aws_cdk import aws_kms as kms
     from aws_cdk import aws_s3 as s3
+    from constructs import IConstruct
 
     from aurora_backup.policy import RetentionPolicy
     from cdk_aurora_backup.cluster import ClusterDetails
@@ -45,8 +50,8 @@ class DatabaseNetwork(Construct):
     """A security group for the functions that open PostgreSQL, let in by the cluster, and the endpoints that they call.
 
     vpc: where the cluster is. subnets: Default: isolated subnets.
-    create_endpoints: True makes the VPC endpoints that the functions call: the S3 gateway and, with a secret,
-        Secrets Manager. False demands that they exist. Default: True.
+    create_endpoints: True makes the VPC endpoints that the functions call, where this app has not made them in the VPC
+        already: the S3 gateway and, with a secret, Secrets Manager. False demands that they exist. Default: True.
     """
 
     def __init__(
@@ -65,11 +70,12 @@ class DatabaseNetwork(Construct):
         self._group = ec2.SecurityGroup(
             self, "Group", vpc=vpc, description="Backup functions that open PostgreSQL", allow_all_outbound=False
         )
-        target.cluster.connections.allow_from(self._group, ec2.Port.tcp(target.port), "Backups read the database")
+        # From our side, so that the rule is ours too where the cluster is another stack's.
+        self._group.connections.allow_to(target.cluster, ec2.Port.tcp(target.port), "Backups read the database")
         # HTTPS: the S3 gateway has no security group to name, interface endpoints live in the VPC.
         self._group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3 and Secrets Manager endpoints")
         if create_endpoints:
-            vpc.add_gateway_endpoint("BackupS3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
+            self._s3_endpoint()
             if target.secret:
                 self._secrets_endpoint()
 
@@ -78,20 +84,38 @@ class DatabaseNetwork(Construct):
         """The group of the functions; what they may reach lets it in."""
         return self._group
 
+    def _endpoint(self, service: str) -> IConstruct | None:
+        """The endpoint for an AWS service that this app has made in the VPC already: a VPC takes only one of each."""
+        for resource in self.vpc.node.find_all():
+            if isinstance(resource, ec2.CfnVPCEndpoint):
+                name = json.dumps(Stack.of(resource).resolve(resource.service_name))
+                if re.search(rf'\.{service}"', name):
+                    return resource.node.scope
+        return None
+
+    def _s3_endpoint(self) -> None:
+        if self._endpoint("s3"):
+            return
+        endpoint = self.vpc.add_gateway_endpoint(
+            "BackupS3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets]
+        )
+        resource = endpoint.node.default_child
+        if isinstance(resource, ec2.CfnVPCEndpoint) and not Stack.of(self).resolve(resource.route_table_ids):
+            raise SynthError(
+                f"{self.node.path}: the subnets of an imported VPC need their route tables for the S3 gateway endpoint "
+                "(isolated_subnet_route_table_ids), got none; or create_endpoints must be False"
+            )
+
     def _secrets_endpoint(self) -> None:
-        group = ec2.SecurityGroup(
-            self, "EndpointGroup", vpc=self.vpc, description="Secrets Manager endpoint", allow_all_outbound=False
-        )
-        group.add_ingress_rule(self._group, ec2.Port.tcp(443), "Backup functions read the database secret")
-        ec2.InterfaceVpcEndpoint(
-            self,
-            "Secrets",
-            vpc=self.vpc,
-            service=ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
-            subnets=self.subnets,
-            security_groups=[group],
-            open=False,
-        )
+        endpoint = self._endpoint("secretsmanager")
+        if not isinstance(endpoint, ec2.InterfaceVpcEndpoint):
+            endpoint = self.vpc.add_interface_endpoint(
+                "BackupSecrets",
+                service=ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
+                subnets=self.subnets,
+                open=False,
+            )
+        self._group.connections.allow_to(endpoint, ec2.Port.tcp(443), "Backup functions read the database secret")
 
 
 class BackupFunctions(Construct):
@@ -136,16 +160,32 @@ class BackupFunctions(Construct):
             retention_period=_QUEUE_KEPT,
         )
         acknowledge(self._queue, "SQS3", "This is the dead-letter queue itself.", ["solutions"])
+        self._undelivered = cloudwatch.Alarm(
+            self,
+            "Undelivered",
+            alarm_description="A schedule or an event reached no workflow and no function: see the dead-letter queue",
+            metric=self._queue.metric_approximate_number_of_messages_visible(
+                period=Duration.minutes(5), statistic="Maximum"
+            ),
+            threshold=1,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
 
     @property
     def owner(self) -> str:
-        """Whose a recovery point is: in tags, manifests and creation records, and asked for before a delete."""
-        return Names.unique_resource_name(self.node.scope or self, max_length=60, separator="-")
+        """Whose what these functions make is; `owner_of` says more."""
+        return owner_of(self.node.scope or self)
 
     @property
     def dead_letters(self) -> sqs.Queue:
         """Where events go that no function could take."""
         return self._queue
+
+    @property
+    def undelivered(self) -> cloudwatch.Alarm:
+        """Goes off while the dead-letter queue holds anything; whoever makes the functions sends it somewhere."""
+        return self._undelivered
 
     @property
     def clients(self) -> lambda_.ILayerVersion:

@@ -101,7 +101,12 @@ class LogicalBackup(Construct):
         self._workflow.define(self._definition(), timeout=Duration.hours(12))
         alerts.watch_workflow("LogicalBackupEnds", self._workflow.machine)
         self._schedules = [
-            self._workflow.schedule(f"{s.name.title()}Schedule", s.schedule, {"prefix": s.prefix.value})
+            self._workflow.schedule(
+                f"{s.name.title()}Schedule",
+                s.schedule,
+                {"prefix": s.prefix.value},
+                dead_letters=functions.dead_letters,
+            )
             for s in functions.policy.dump_schedules()
         ]
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aws_cdk import Acknowledgment, Aws, Stack, Validations
+from aws_cdk import Acknowledgment, Annotations, Aws, Stack, Validations
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -151,10 +151,16 @@ def key_service_statements() -> list[iam.PolicyStatement]:
     ]
 
 
-def key_statements_as_json(scope: Construct) -> str:
-    """`key_service_statements` as JSON, for the policy of a key that cannot be edited from here."""
-    document = iam.PolicyDocument(statements=key_service_statements())
-    return json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
+def allow_services(scope: Construct, key: kms.IKey) -> None:
+    """Put `key_service_statements` into the key's policy, or say that somebody must, where it cannot be edited."""
+    added = [key.add_to_resource_policy(stmt).statement_added for stmt in key_service_statements()]
+    if not all(added):
+        document = iam.PolicyDocument(statements=key_service_statements())
+        text = json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
+        Annotations.of(scope).add_info_v2(
+            "cdk-aurora-backup:key-policy",
+            f"The policy of an existing key cannot be edited from here. It must hold these statements: {text}",
+        )
 
 
 class ServiceRole(Construct):
@@ -207,7 +213,8 @@ class ServiceRole(Construct):
                     raise SynthError(
                         f"{self.node.path}: statement {each.sid} must say why it needs the wildcard in {resource!r}"
                     )
-                found[resource].append(each.wildcard)
+                if each.wildcard not in found[resource]:
+                    found[resource].append(each.wildcard)
         return dict(found)
 
 

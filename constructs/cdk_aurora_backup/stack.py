@@ -44,6 +44,8 @@ class AuroraBackupStack(Stack):
             Tags.of(self).add(name, value)
         if config.imported_cluster and not config.imported_vpc:
             raise SynthError("backup:imported-vpc is needed with backup:imported-cluster: the way to the database")
+        if config.key_arn and config.break_glass_role_arns:
+            raise SynthError("backup:break-glass-role-arns protects the key made here; backup:key-arn brings its own")
         removal = RemovalPolicy.DESTROY if config.is_dev else RemovalPolicy.RETAIN
         break_glass = [
             iam.Role.from_role_arn(self, f"BreakGlass{n}", arn) for n, arn in enumerate(config.break_glass_role_arns)
@@ -55,7 +57,7 @@ class AuroraBackupStack(Stack):
                 self, "Key", break_glass=break_glass, protected=not config.is_dev, removal_policy=removal
             ).key
         )
-        vpc = self._imported_vpc(config.imported_vpc) if config.imported_vpc else self._vpc(key)
+        vpc = self._imported_vpc(config.imported_vpc) if config.imported_vpc else self._vpc(key, removal)
         target = (
             self._imported_cluster(config.imported_cluster)
             if config.imported_cluster
@@ -102,7 +104,7 @@ class AuroraBackupStack(Stack):
         for name, value in values.items():
             CfnOutput(self, name, value=value)
 
-    def _vpc(self, key: kms.IKey) -> ec2.Vpc:
+    def _vpc(self, key: kms.IKey, removal: RemovalPolicy) -> ec2.Vpc:
         """Isolated subnets only: the database has no way out and none in."""
         vpc = ec2.Vpc(
             self,
@@ -114,7 +116,9 @@ class AuroraBackupStack(Stack):
                 ec2.SubnetConfiguration(name="Database", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24)
             ],
         )
-        group = logs.LogGroup(self, "VpcFlowLogs", encryption_key=key, retention=logs.RetentionDays.ONE_YEAR)
+        group = logs.LogGroup(
+            self, "VpcFlowLogs", encryption_key=key, retention=logs.RetentionDays.ONE_YEAR, removal_policy=removal
+        )
         role = ServiceRole(
             self,
             "VpcFlowLogsRole",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_sns as sns
+    from aws_cdk import aws_sqs as sqs
 
     from cdk_aurora_backup.permissions import Statement
 
@@ -164,6 +165,7 @@ class Workflow(Construct):
                 *([statement("Invoke", ["lambda:InvokeFunction"], arns)] if arns else []),
                 statement("Notify", ["sns:Publish"], [self._topic.topic_arn]),
                 use_key(self._key),
+                *self._topic_key(),
                 *statements,
                 log_delivery(),
                 tracing(),
@@ -181,8 +183,13 @@ class Workflow(Construct):
         self._machine.node.add_dependency(role.policy)
         return self._machine
 
-    def schedule(self, construct_id: str, expression: str, data: Mapping[str, Any]) -> scheduler.Schedule:
-        """Start the workflow at an AWS cron time, UTC, with this input and `started`, the time that was scheduled."""
+    def schedule(
+        self, construct_id: str, expression: str, data: Mapping[str, Any], *, dead_letters: sqs.IQueue
+    ) -> scheduler.Schedule:
+        """Start the workflow at an AWS cron time, UTC, with this input and `started`, the time that was scheduled.
+
+        dead_letters: where the start goes when Scheduler gives up on it; the queue's own alarm tells of it.
+        """
         role = ServiceRole(
             self,
             f"{construct_id}Role",
@@ -190,12 +197,14 @@ class Workflow(Construct):
             description=f"Starts the {self._name} workflow",
             statements=[
                 statement("Start", ["states:StartExecution"], [self.machine.state_machine_arn]),
-                use_key(self._key, "Decrypt"),
+                statement("DeadLetter", ["sqs:SendMessage"], [dead_letters.queue_arn]),
+                use_key(self._key),
             ],
         )
         target = scheduler_targets.StepFunctionsStartExecution(
             self.machine,
             role=role.role,
+            dead_letter_queue=dead_letters,
             input=scheduler.ScheduleTargetInput.from_object(
                 {**data, "started": scheduler.ContextAttribute.scheduled_time}
             ),
@@ -210,6 +219,13 @@ class Workflow(Construct):
         )
         made.node.add_dependency(role.policy)
         return made
+
+    def _topic_key(self) -> list[Statement]:
+        """An existing topic can have a key of its own; who publishes uses it."""
+        key = self._topic.master_key
+        if key is None or key is self._key:
+            return []
+        return [statement("UseTopicKey", ["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn])]
 
     def _failure_path(self) -> sfn.Chain:
         publish = tasks.SnsPublish(
