@@ -191,7 +191,8 @@ def large_objects(session: Session, *, digest: bool = False) -> tuple[int, str |
 
 # kind -> SQL giving one line of text for each object. Names are qualified because search_path is empty.
 _DEFINITIONS: dict[str, str] = {
-    "schemas": f"SELECT n.nspname FROM pg_namespace n WHERE {_SYSTEM} AND {_not_member('pg_namespace', 'n')}",
+    "schemas": f"""SELECT n.nspname FROM pg_namespace n
+        WHERE n.nspname <> 'public' AND {_SYSTEM} AND {_not_member("pg_namespace", "n")}""",
     "relations": f"""SELECT concat_ws('|', c.oid::regclass, c.relkind, c.relpersistence, c.relrowsecurity,
           c.relforcerowsecurity, c.reloptions, pg_get_expr(c.relpartbound, c.oid),
           CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,

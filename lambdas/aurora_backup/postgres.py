@@ -279,6 +279,33 @@ def secret_login(secret_arn: str) -> Login:
     return Login(read()["username"], lambda: str(read()["password"]))
 
 
+def passfile_password(path: str, target: Target) -> str | None:
+    """Return the password that libpq would take from this passfile for this target, or None.
+
+    Raises:
+        SettingsError: the file cannot be read.
+
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SettingsError(f"passfile {path} cannot be read: {error.strerror}") from None
+    wanted = [target.host, str(target.port), target.dbname, target.user]
+    for line in lines:
+        if line.startswith("#"):
+            continue
+        *fields, password = _split_passfile(line)
+        if len(fields) == len(wanted) and all(f in ("*", w) for f, w in zip(fields, wanted, strict=True)):
+            return password
+    return None
+
+
+def _split_passfile(line: str) -> list[str]:
+    r"""Split at colons; `\:` and `\\` stand for themselves. The password is the fifth field."""
+    fields = re.findall(r"((?:[^:\\]|\\.)*)(?::|$)", line)[:5]
+    return [re.sub(r"\\(.)", r"\1", field) for field in fields] or [""]
+
+
 def discover(session: Session) -> list[str]:
     """Names of the databases that hold data of ours: never templates, never rdsadmin."""
     rows: Sequence[Sequence[Any]] = session.run(

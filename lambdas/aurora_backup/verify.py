@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,19 @@ def verify_set(bucket: Bucket, key: str, *, tiers: Iterable[str] = QUICK, record
     if record and manifest is not None:
         _record(bucket, result)
     return result
+
+
+def recorded(bucket: Bucket, key: str, tiers: Iterable[str]) -> Verification | None:
+    """Return what the record says of these tiers, when all of them have passed; otherwise None."""
+    try:
+        document = bucket.read_json(key.rstrip("/") + "/" + VERIFICATION_NAME)
+        if document["schema"] != SCHEMA or document["set"] != key:
+            return None
+        names = {f.name for f in fields(Tier)}
+        found = tuple(Tier(**{n: v for n, v in document["tiers"][tier].items() if n in names}) for tier in tiers)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Verification(key, found) if all(tier.ok is True for tier in found) else None
 
 
 def _record(bucket: Bucket, result: Verification) -> None:

@@ -11,8 +11,8 @@ from aurora_backup.errors import LogicalBackupFailed, redact
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return the summary of a run in which every database was backed up and verified.
 
-    event: `{results: [...], refused: [{name, cause}], ...}`. A result is what the dump returned, with its `verify`
-    answer merged in when there is one, or `{database, error: {Error, Cause}}` from a caught failure.
+    event: `{results: [...], refused: [{name, cause}], ...}`. A result is `{database, dump, verified}` with the answers
+    of the dump and verify functions (verified may be absent), or `{database, error, cause}` from a caught failure.
 
     Raises:
         LogicalBackupFailed: some database was refused, failed, or did not verify; names each with its cause.
@@ -23,9 +23,9 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     for result in event.get("results") or []:
         problem = _problem(result)
         if problem:
-            failed[_name(result)] = problem
+            failed[str(result.get("database"))] = problem
         else:
-            done.append(result)
+            done.append(result["dump"])
     if failed:
         told = "; ".join(f"{name}: {redact(why)}" for name, why in sorted(failed.items()))
         total = len(done) + len(failed)
@@ -42,22 +42,14 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     }
 
 
-def _name(result: dict[str, Any]) -> str:
-    database = result.get("database")
-    return str(database.get("name") if isinstance(database, dict) else database or "(unnamed)")
-
-
 def _problem(result: dict[str, Any]) -> str | None:
-    error = result.get("error")
-    if error:
-        return f"{error.get('Error', 'Error')}: {_message(str(error.get('Cause', '')))}"
-    if result.get("state") not in {"done", "already-done"}:
-        return f"ended in state {result.get('state')!r}"
-    verified = result.get("verify") or {}
-    broken = [tier for tier in verified.get("tiers", []) if tier.get("ok") is False]
-    if broken:
-        return "; ".join(f"{tier['name']}: {tier.get('detail')}" for tier in broken)
-    return None
+    if "error" in result:
+        return f"{result['error']}: {_message(str(result.get('cause', '')))}"
+    state = (result.get("dump") or {}).get("state")
+    if state not in {"done", "already-done"}:
+        return f"ended in state {state!r}"
+    broken = [t for t in (result.get("verified") or {}).get("tiers", []) if t.get("ok") is False]
+    return "; ".join(f"{tier['name']}: {tier.get('detail')}" for tier in broken) or None
 
 
 def _message(text: str) -> str:

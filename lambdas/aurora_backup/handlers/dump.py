@@ -25,7 +25,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     event: `{execution, started, prefix, cluster, instance, database: {name, set, bytes, ...}}`. Returns `{database,
     set, manifest_key, bytes, rows, seconds, state}`; state is "done", "already-done" (manifest_key is None while
-    another execution is still making it) or "handover", with `reason`.
+    another execution is still making it) or "handover", with `reason`. context: None has no deadline.
     """
     settings = Settings.from_environment()
     database = event["database"]
@@ -35,6 +35,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     begun = time.monotonic()
 
     def check(sent: int) -> None:
+        if context is None:  # the long-running engine has no deadline
+            return
         reason = sizing.must_hand_over(
             elapsed=time.monotonic() - begun,
             remaining=context.get_remaining_time_in_millis() / 1000,

@@ -1,0 +1,437 @@
+"""Restore a set into a fresh database, or one table of it, and prove it by comparing with the manifest.
+
+The steps are those of pg_restore's sections: roles (when asked), pre-data of archive 0, the rows of every archive side
+by side, post-data, ANALYZE. Definitions need only the head of archive 0; rows are streamed from S3, never on disk.
+
+Re-running resumes: a schema of ours in the target notes which steps are done, and rows of an unfinished step are
+removed before it runs again. It is dropped at the end. A target that holds anything else is refused.
+"""
+
+# ruff: noqa: S608  what is not a constant of this module is quoted by `quote`
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurora_backup import catalog
+from aurora_backup.errors import ArchiveDamaged, QueryFailed, RestoreFailed, RestoreRefused
+from aurora_backup.manifest import Archive, Difference, Facts, Manifest, compare, crc32_text
+from aurora_backup.postgres import Session, SqlError, client_environment, client_version, quote
+from aurora_backup.programs import Program
+from aurora_backup.verify import feeding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from aurora_backup.postgres import Target
+    from aurora_backup.s3 import Bucket
+
+_log = logging.getLogger(__name__)
+_MARK = "aurora_backup_restore"
+_STEPS = quote(_MARK, "steps")
+_HEAD_CHUNK = 1 << 16
+Table = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """How to restore. jobs: archives loaded, and indexes built, side by side.
+
+    tables: restore only these tables' rows, without indexes, constraints and triggers (a partitioned table means all
+    its partitions). roles: create missing roles first, without passwords, and restore owners and grants; otherwise
+    everything belongs to the connecting role. progress: called with (step, bytes read so far).
+    """
+
+    jobs: int = 2
+    tables: tuple[Table, ...] = ()
+    roles: bool = False
+    analyze: bool = True
+    progress: Callable[[str, int], None] = lambda _step, _read: None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did. differences: empty when the database is what the manifest says. bytes_read: from S3."""
+
+    set: str
+    rows_expected: int
+    rows_restored: int
+    bytes_read: int
+    seconds: float
+    differences: tuple[Difference, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the restored database agrees with the manifest."""
+        return not self.differences
+
+
+def restore_set(bucket: Bucket, manifest: Manifest, target: Target, options: RestoreOptions | None = None) -> Restored:
+    """Restore a set, whole or in part, into `target`, which must be empty or hold an unfinished restore of this set.
+
+    Raises:
+        RestoreRefused: the target holds something else, a table is not in the set, or pg_restore is too old.
+        RestoreFailed: pg_restore failed; run again to resume.
+        ArchiveDamaged: an archive's bytes are not those that the manifest recorded.
+
+    """
+    return _Restore(bucket, manifest, target, options or RestoreOptions()).run()
+
+
+def create_database(target: Target, manifest: Manifest) -> None:
+    """Create the target's database, with the source's encoding and locale. It must not exist.
+
+    Raises:
+        RestoreRefused: it exists, or the server does not know the locale.
+
+    """
+    source = manifest.source.get("database", {})
+    settings = [
+        f"{name} {_literal(str(source[key]))}"
+        for name, key in (("ENCODING", "encoding"), ("LC_COLLATE", "collate"), ("LC_CTYPE", "ctype"))
+        if source.get(key)
+    ]
+    with Session(target.database("postgres"), application_name="aurora-backup restore") as session:
+        try:
+            session.run(f"CREATE DATABASE {quote(target.dbname)} TEMPLATE template0 {' '.join(settings)}")
+        except QueryFailed as error:
+            raise RestoreRefused(f"database {target.dbname} could not be created: {error}") from None
+
+
+def compare_with(manifest: Manifest, target: Target, *, access: bool = True) -> list[Difference]:
+    """Compare a database with a manifest as it is, without restoring anything."""
+    return compare(manifest, _facts(manifest, target), access=access)
+
+
+def _facts(manifest: Manifest, target: Target) -> Facts:
+    digest = any(table.digest for table in manifest.facts.tables)
+    with Session(target, application_name="aurora-backup compare") as session:
+        return catalog.gather(session, digest=digest)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+class _Restore:
+    def __init__(self, bucket: Bucket, manifest: Manifest, target: Target, options: RestoreOptions) -> None:
+        self._bucket, self._manifest, self._target, self._options = bucket, manifest, target, options
+        self._tables = self._selected()
+        self._lock = threading.Lock()
+        self._read = 0
+        self._skipped: list[str] = []
+
+    def run(self) -> Restored:
+        begun = time.monotonic()
+        major, version = client_version("pg_restore")
+        made_by = int("".join(c if c.isdigit() else " " for c in self._manifest.client_version).split()[0])
+        if major < made_by:
+            raise RestoreRefused(f"archives of pg_dump {made_by} need pg_restore {made_by} or newer, got {version}")
+        with Session(self._target, application_name="aurora-backup restore") as session:
+            steps = _Steps(session, self._purpose())
+            steps.open()
+            if self._options.roles:
+                self._skipped += create_roles(session, self._manifest.roles)
+            with tempfile.TemporaryDirectory(prefix="aurora-backup-") as directory:
+                head = self._head(Path(directory))
+                entries = self._entries(Path(directory), head)
+                if steps.must_run("pre-data") and not _objects(session):
+                    self._sections(head, entries, ["--section=pre-data", "--single-transaction"])
+                steps.finish("pre-data")
+                self._data(session, steps)
+                if not self._tables and not steps.is_done("post-data"):
+                    again = [] if steps.must_run("post-data") is _FIRST else ["--clean", "--if-exists"]
+                    self._sections(head, entries, ["--section=post-data", f"--jobs={self._options.jobs}", *again])
+                    steps.finish("post-data")
+            if self._options.analyze:
+                self._progress("analyze")
+                session.run("ANALYZE")
+            steps.close()
+        return self._compared(begun)
+
+    def _purpose(self) -> str:
+        names = ",".join(sorted(quote(*table) for table in self._tables)) or "all"
+        return f"{self._manifest.set} {names}"
+
+    def _compared(self, begun: float) -> Restored:
+        self._progress("compare")
+        actual = _facts(self._manifest, self._target)
+        only = frozenset(self._tables) or None
+        differences = compare(self._manifest, actual, tables=only, access=self._options.roles)
+        expected = [t for t in self._manifest.facts.tables if only is None or t.key in only]
+        restored = [t for t in actual.tables if only is None or t.key in only]
+        return Restored(
+            set=self._manifest.set,
+            rows_expected=sum(t.rows or 0 for t in expected if not t.estimated),
+            rows_restored=sum(t.rows or 0 for t in restored),
+            bytes_read=self._read,
+            seconds=round(time.monotonic() - begun, 3),
+            differences=tuple(differences),
+            skipped=tuple(self._skipped),
+        )
+
+    def _selected(self) -> tuple[Table, ...]:
+        """Return the leaf tables that were asked for."""
+        facts = self._manifest.facts.tables
+        found: list[Table] = []
+        for wanted in self._options.tables:
+            leaves = [t.key for t in facts if wanted in (t.key, t.root)]
+            if not leaves:
+                raise RestoreRefused(f"table {'.'.join(wanted)} is not in the set {self._manifest.set}")
+            found += leaves
+        return tuple(dict.fromkeys(found))
+
+    def _progress(self, step: str, read: int = 0) -> None:
+        with self._lock:
+            self._read += read
+            total = self._read
+        self._options.progress(step, total)
+
+    def _stream(self, archive: Archive, step: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+        for data in self._bucket.stream(archive.key, archive.version_id, chunk=chunk):
+            self._progress(step, len(data))
+            yield data
+
+    def _head(self, directory: Path) -> Path:
+        """Fetch as much of archive 0 as pg_restore reads to know its contents: definitions need no more."""
+        path = directory / "head.dump"
+        kept = bytearray()
+
+        def keep() -> Iterator[bytes]:
+            for data in self._stream(self._manifest.archives[0], "contents", chunk=_HEAD_CHUNK):
+                kept.extend(data)
+                yield data
+
+        with Program(["pg_restore", "--list"], None, stdin=subprocess.PIPE) as program:
+            with feeding(program.process, keep(), whole=False) as feeder:
+                status = program.process.wait()
+            feeder.reraise()
+            if status != 0:
+                raise ArchiveDamaged(f"{self._manifest.archives[0].key} has no readable contents: {program.failure()}")
+        path.touch(mode=0o600)
+        path.write_bytes(kept)
+        return path
+
+    def _entries(self, directory: Path, head: Path) -> Path:
+        """List what to restore: all but comments on extensions, which only an extension's owner may set."""
+        path = directory / "entries"
+        done = subprocess.run(["pg_restore", "--list", str(head)], capture_output=True, check=True)
+        lines = [line for line in done.stdout.splitlines(keepends=True) if b" COMMENT - EXTENSION " not in line]
+        path.write_bytes(b"".join(lines))
+        return path
+
+    def _access(self) -> list[str]:
+        return [] if self._options.roles else ["--no-owner", "--no-privileges"]
+
+    def _sections(self, head: Path, entries: Path, arguments: Sequence[str]) -> None:
+        self._progress(arguments[0].removeprefix("--section="))
+        self._pg_restore([*arguments, f"--use-list={entries}", str(head)], None)
+
+    def _pg_restore(self, arguments: Sequence[str], chunks: Iterator[bytes] | None) -> None:
+        command = [
+            "pg_restore",
+            "--exit-on-error",
+            "--no-password",
+            *self._access(),
+            f"--dbname={self._target.conninfo()}",
+            *arguments,
+        ]
+        with (
+            client_environment(self._target, application_name="aurora-backup pg_restore") as env,
+            Program(command, env, stdin=subprocess.PIPE if chunks else subprocess.DEVNULL) as program,
+        ):
+            if chunks is None:
+                status = program.process.wait()
+            else:
+                with feeding(program.process, chunks) as feeder:
+                    status = program.process.wait()
+                feeder.reraise()
+            if status != 0:
+                raise RestoreFailed(f"{program.failure()}\nRun the same command again to resume.")
+
+    def _data(self, session: Session, steps: _Steps) -> None:
+        """Load the rows of every archive that is needed, `jobs` at a time."""
+        wanted = []
+        for number, archive in enumerate(self._manifest.archives):
+            tables = self._tables_in(archive)
+            if self._tables and not tables:
+                continue
+            name = f"data {number:04d}"
+            if steps.is_done(name):
+                continue
+            if steps.must_run(name) is not _FIRST:
+                self._remove_rows(session, archive, tables)
+            wanted.append((name, archive, tables))
+        with ThreadPoolExecutor(max_workers=max(1, self._options.jobs), thread_name_prefix="restore") as pool:
+            jobs = [(name, pool.submit(self._load, name, archive, tables)) for name, archive, tables in wanted]
+            try:
+                for name, job in jobs:
+                    job.result()
+                    steps.finish(name)
+            except BaseException:
+                for _, job in jobs:
+                    job.cancel()
+                raise
+
+    def _tables_in(self, archive: Archive) -> list[Table]:
+        """Return the tables whose rows this archive holds, of those that were asked for."""
+        keys = [t.key for t in self._manifest.facts.tables if self._manifest.archive_of(*t.key) is archive]
+        return [key for key in keys if not self._tables or key in self._tables]
+
+    def _remove_rows(self, session: Session, archive: Archive, tables: Sequence[Table]) -> None:
+        for table in tables:
+            session.run(f"TRUNCATE TABLE ONLY {quote(*table)}")
+        if archive is self._manifest.archives[0] and not self._tables:
+            batch = "SELECT lo_unlink(oid) FROM (SELECT oid FROM pg_catalog.pg_largeobject_metadata LIMIT 500) o"
+            while session.run(batch):
+                pass
+
+    def _load(self, step: str, archive: Archive, tables: Sequence[Table]) -> None:
+        crc = 0
+
+        def checked() -> Iterator[bytes]:
+            nonlocal crc
+            for data in self._stream(archive, step):
+                crc = zlib.crc32(data, crc)
+                yield data
+
+        if self._tables and not archive.tables:
+            for schema, name in tables:
+                crc = 0
+                self._pg_restore(["--section=data", f"--schema={schema}", f"--table={name}"], checked())
+                self._check(archive, crc)
+            return
+        self._pg_restore(["--section=data"], checked())
+        self._check(archive, crc)
+
+    def _check(self, archive: Archive, crc: int) -> None:
+        if crc32_text(crc) != archive.crc32:
+            raise ArchiveDamaged(
+                f"{archive.key} must have the CRC32 {archive.crc32}, and its bytes give {crc32_text(crc)}: "
+                "do not use what was restored"
+            )
+
+
+_FIRST, _AGAIN = "first", "again"
+
+
+class _Steps:
+    """Which steps of this restore are done, kept in the target itself."""
+
+    def __init__(self, session: Session, purpose: str) -> None:
+        self._session, self._purpose = session, purpose
+
+    def open(self) -> None:
+        """Claim an empty target, or find our own unfinished restore in it."""
+        if self._session.value("SELECT to_regclass(:name)", name=_STEPS) is None:
+            found = _objects(self._session)
+            if found:
+                raise RestoreRefused(
+                    f"database {self._session.target.dbname} is not empty: it holds {', '.join(found)}; "
+                    "restore into a new database"
+                )
+            self._session.run("BEGIN")
+            self._session.run(f"CREATE SCHEMA {quote(_MARK)}")
+            self._session.run(f"CREATE TABLE {_STEPS} (step text PRIMARY KEY, done boolean NOT NULL)")
+            self._note(f"purpose {self._purpose}", done=True)
+            self._session.run("COMMIT")
+        if not self.is_done(f"purpose {self._purpose}"):
+            raise RestoreRefused(
+                f"database {self._session.target.dbname} holds an unfinished restore of something else; "
+                "restore into a new database"
+            )
+
+    def is_done(self, step: str) -> bool:
+        """Whether the step has been finished."""
+        return bool(self._session.value(f"SELECT done FROM {_STEPS} WHERE step = :step", step=step))
+
+    def must_run(self, step: str) -> str | None:
+        """Return "first" or "again", and note that the step begins; None when it is done."""
+        known = self._session.value(f"SELECT done FROM {_STEPS} WHERE step = :step", step=step)
+        if known:
+            return None
+        self._note(step, done=False)
+        return _FIRST if known is None else _AGAIN
+
+    def finish(self, step: str) -> None:
+        """Note that the step is done."""
+        self._note(step, done=True)
+
+    def close(self) -> None:
+        """Leave no trace in the restored database."""
+        self._session.run(f"DROP SCHEMA {quote(_MARK)} CASCADE")
+
+    def _note(self, step: str, *, done: bool) -> None:
+        self._session.run(
+            f"INSERT INTO {_STEPS} VALUES (:step, :done) ON CONFLICT (step) DO UPDATE SET done = excluded.done",
+            step=step,
+            done=done,
+        )
+
+
+def _objects(session: Session, limit: int = 5) -> list[str]:
+    """Name some of the objects that make a database not empty; extensions and our own marks do not."""
+    rows = session.run(
+        f"""SELECT what FROM (
+              SELECT 'schema ' || n.nspname AS what, n.nspname FROM pg_catalog.pg_namespace n
+              WHERE n.nspname NOT IN ('public', 'information_schema') AND n.nspname !~ '^pg_'
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = n.oid)
+              UNION ALL
+              SELECT 'relation ' || c.oid::regclass, n.nspname FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = c.oid)
+              UNION ALL
+              SELECT 'function ' || p.oid::regprocedure, n.nspname FROM pg_catalog.pg_proc p
+              JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = p.oid)
+              UNION ALL
+              SELECT 'large object ' || l.oid, '' FROM pg_catalog.pg_largeobject_metadata l
+            ) o WHERE nspname <> '{_MARK}' ORDER BY what LIMIT {limit}"""
+    )
+    return [str(row[0]) for row in rows]
+
+
+def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
+    """Create the roles that are missing, without passwords, and their memberships. Returns what could not be done.
+
+    A role that may log in gets no password: nobody can use it before somebody sets one. Attributes that the connecting
+    role may not give away are left out and named.
+    """
+    skipped = []
+    existing = {row[0] for row in session.run("SELECT rolname FROM pg_catalog.pg_roles")}
+    for role in roles.get("roles", []):
+        if role["name"] in existing:
+            continue
+        common = [
+            "INHERIT" if role["inherit"] else "NOINHERIT",
+            "LOGIN" if role["login"] else "NOLOGIN",
+            *[f"CONNECTION LIMIT {int(role['connection_limit'])}"],
+        ]
+        strong = [
+            name.upper() for name in ("superuser", "createrole", "createdb", "replication", "bypassrls") if role[name]
+        ]
+        create = f"CREATE ROLE {quote(role['name'])} {' '.join(common)}"
+        try:
+            session.run(f"{create} {' '.join(strong)}")
+        except SqlError:
+            session.run(create)
+            skipped.append(f"role {role['name']}: {', '.join(strong)}")
+    for member in roles.get("memberships", []):
+        grant = f"GRANT {quote(member['role'])} TO {quote(member['member'])}"
+        try:
+            session.run(grant + (" WITH ADMIN OPTION" if member["admin"] else ""))
+        except SqlError as error:
+            skipped.append(f"membership of {member['member']} in {member['role']}: {error}")
+    return skipped
