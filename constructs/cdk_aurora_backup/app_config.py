@@ -75,12 +75,15 @@ def read_context(context: Mapping[str, Any]) -> list[AppConfig]:
         return [_one(given, PREFIX)]
     if not isinstance(environments, dict) or not environments:
         raise _wrong(_ENVIRONMENTS, "an object of name to settings", environments)
-    found = []
+    found: list[AppConfig] = []
     for name, settings in environments.items():
         path = f"{PREFIX}{_ENVIRONMENTS}.{name}."
         if not isinstance(settings, dict):
             raise ConfigError(f"{path.rstrip('.')} must be an object of settings, got {settings!r}")
-        found.append(_one({"stack-name": f"AuroraBackup-{name}", **given, **settings}, path))
+        config = _one({"stack-name": f"AuroraBackup-{name}", **given, **settings}, path)
+        if config.stack_name in {other.stack_name for other in found}:
+            raise ConfigError(f"{path}stack-name {config.stack_name!r} is that of another environment, too")
+        found.append(config)
     return found
 
 
@@ -133,6 +136,13 @@ def _list(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
         raise _wrong(key, "a list of text, or text separated by commas", value)
     return tuple(items)
+
+
+def _roles(key: str, value: Any) -> tuple[str, ...]:
+    roles = _list(key, value)
+    if not all(re.fullmatch(_ARN + r"iam::\d{12}:role/.+", role) for role in roles):
+        raise _wrong(key, "ARNs of IAM roles", value)
+    return roles
 
 
 def _whole(low: int, high: int) -> Callable[[str, Any], int]:
@@ -200,7 +210,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "policy": _mapping,
     "alert-emails": _list,
     "key-arn": _text(_ARN + r"kms:.+", "the ARN of a KMS key"),
-    "break-glass-role-arns": _list,
+    "break-glass-role-arns": _roles,
     "architecture": _text(r"arm64|x86_64", "arm64 or x86_64"),
     "snapshot-quota": _whole(1, 100_000),
     "reserved-concurrency": _concurrency,
