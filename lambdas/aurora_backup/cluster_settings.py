@@ -56,6 +56,8 @@ SETTINGS = (
     Setting("DeletionProtection", _plain("DeletionProtection")),
     Setting("CopyTagsToSnapshot", _plain("CopyTagsToSnapshot")),
     Setting("ServerlessV2ScalingConfiguration", _scaling),
+    # Restore calls do not take it: the secret is made afterwards, with the password that it sets.
+    Setting("ManageMasterUserPassword", lambda c: bool(c.get("MasterUserSecret")) or None, at_restore=False),
     Setting("BackupRetentionPeriod", _plain("BackupRetentionPeriod"), at_restore=False),
     Setting("PreferredBackupWindow", _plain("PreferredBackupWindow"), at_restore=False),
     Setting("PreferredMaintenanceWindow", _plain("PreferredMaintenanceWindow"), at_restore=False),
@@ -65,8 +67,8 @@ _BY_HAND: tuple[tuple[Callable[[Described], Any], str], ...] = (
     (
         lambda c: c.get("MasterUserSecret"),
         (
-            "the master password is the source's as of the recovery point and has no managed secret: "
-            "aws rds modify-db-cluster --manage-master-user-password, then point applications to the new secret"
+            "the master password is new, in the new cluster's own secret (secret_arn here): "
+            "point applications and rotation to it"
         ),
     ),
     (lambda c: c.get("AssociatedRoles"), "associate the source's IAM roles: aws rds add-role-to-db-cluster"),
@@ -83,6 +85,7 @@ _BY_HAND: tuple[tuple[Callable[[Described], Any], str], ...] = (
 def desired(cluster: Described) -> dict[str, Any]:
     """Read the settings that a restored cluster should have, from the source's description."""
     values = {setting.name: setting.read(cluster) for setting in SETTINGS}
+    values["MasterUserSecretKmsKeyId"] = (cluster.get("MasterUserSecret") or {}).get("KmsKeyId")
     return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
@@ -108,6 +111,8 @@ def changes(wanted: Mapping[str, Any], cluster: Described) -> dict[str, Any]:
             found["CloudwatchLogsExportConfiguration"] = {k: v for k, v in lists.items() if v}
         else:
             found[setting.name] = then
+    if "ManageMasterUserPassword" in found and "MasterUserSecretKmsKeyId" in wanted:
+        found["MasterUserSecretKmsKeyId"] = wanted["MasterUserSecretKmsKeyId"]
     return found
 
 

@@ -15,11 +15,8 @@ SCHEMA = "aurora_backup"
 TABLE = f"{SCHEMA}.heartbeat"
 KEPT = 20_000  # rows: 69 days of one beat in five minutes, more than the longest point-in-time window
 _MISSING = {"42P01", "3F000"}  # undefined table, undefined schema
-
-SETUP = (
-    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
-    f"CREATE TABLE IF NOT EXISTS {TABLE} (seq bigint PRIMARY KEY, at timestamptz NOT NULL)",
-)
+_MAKE_SCHEMA = f"CREATE SCHEMA {SCHEMA}"
+_MAKE_TABLE = f"CREATE TABLE IF NOT EXISTS {TABLE} (seq bigint PRIMARY KEY, at timestamptz NOT NULL)"
 _BEAT = f"""
 INSERT INTO {TABLE} (seq, at)
 SELECT coalesce(max(seq), 0) + 1, clock_timestamp() FROM {TABLE} RETURNING seq, at::text
@@ -33,7 +30,7 @@ def beat(session: Session) -> tuple[int, str]:
     Two beats at the same time cannot share a number: the primary key lets one of them fail.
 
     Raises:
-        QueryFailed: the role may not write or create the table (`SETUP` holds the statements to run for it).
+        QueryFailed: the role may not write or create the table.
 
     """
     from aurora_backup.postgres import SqlError
@@ -43,8 +40,10 @@ def beat(session: Session) -> tuple[int, str]:
     except SqlError as error:
         if error.code not in _MISSING:
             raise
-        for statement in SETUP:
-            session.run(statement)
+        # The role may make tables in the schema that was made for it, but no schema: so look first.
+        if session.value("SELECT to_regnamespace(:name)", name=SCHEMA) is None:
+            session.run(_MAKE_SCHEMA)
+        session.run(_MAKE_TABLE)
         number, at = session.run(_BEAT)[0]
     session.run(_TRIM, newest=number)
     return int(number), str(at)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 ENGINE = "aurora-postgresql"
+TEST_PREFIX = "recovery-test"  # of every test copy's name: IAM lets nothing else be deleted
 TO_TIME = "restore_db_cluster_to_point_in_time"
 FROM_SNAPSHOT = "restore_db_cluster_from_snapshot"
 # Tiers that a recovery test can restore as a cluster; dump sets have trial restores of their own.
@@ -207,8 +208,6 @@ _KNOWN = {
     "security_groups",
     "parameter_group",
     "instance_class",
-    "execution",
-    "started",
     "reason",
 }
 
@@ -329,12 +328,17 @@ def _instance(cluster: str, number: int, parameters: dict[str, Any], wanted: dic
 
 @dataclass(frozen=True, kw_only=True)
 class Isolation:
-    """Where test copies live: own subnets and a security group with no way out."""
+    """Where test copies live: own subnets and a security group with no way out.
+
+    iam: the copy is opened by IAM; otherwise by a secret of its own, because the source's may have rotated since the
+    recovery point. secret_key: the KMS key of that secret.
+    """
 
     subnet_group: str
     security_groups: tuple[str, ...]
     instance_class: str
     iam: bool
+    secret_key: str | None = None
 
 
 def choose_point(
@@ -398,7 +402,7 @@ def plan_test(
     skipped: Mapping[str, str],
 ) -> Plan:
     """Plan a recovery test: into isolation, one instance, with an expiry, everything named after the execution."""
-    target = derive(f"{source_id}-test", execution)
+    target = derive(TEST_PREFIX, f"{source_id}-{execution}")
     expires = started + lifetime
     plan_tags = tags.ours(owner, execution, purpose=Purpose.TEST.value, expires=expires)
     parameters: dict[str, Any] = {
@@ -435,10 +439,15 @@ def plan_test(
         target=target,
         operation=operation,
         parameters=parameters,
-        settings={},
+        settings={} if isolation.iam else own_secret(isolation.secret_key),
         instances=(_instance(target, 1, instance, plan_tags),),
         skipped=dict(skipped),
     )
+
+
+def own_secret(key: str | None) -> dict[str, Any]:
+    """Give the settings that make RDS keep the new cluster's master password in a secret of its own."""
+    return {"ManageMasterUserPassword": True, **({"MasterUserSecretKmsKeyId": key} if key else {})}
 
 
 def plan_native_test(

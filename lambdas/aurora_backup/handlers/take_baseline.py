@@ -1,0 +1,38 @@
+"""Read what the source holds now, and keep it: counts, heartbeat and catalogue. In the VPC."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aurora_backup import deployment
+from aurora_backup.errors import SettingsError
+from aurora_backup.facts_sql import Questions, read_facts
+from aurora_backup.postgres import Session, discover
+from aurora_backup.recovery_settings import RecoverySettings
+from aurora_backup.recovery_store import RecoveryStore
+from aurora_backup.settings import Settings
+
+_MARGIN = 20.0  # seconds kept for writing the answer
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Read every database through `event["database_endpoint"]` (`{host, port}`); return `{baseline, failed}`."""
+    settings = Settings.from_environment()
+    options = RecoverySettings.from_environment()
+    if not settings.cluster_resource_id:
+        raise SettingsError("CLUSTER_RESOURCE_ID must be set, and is missing or empty")
+    endpoint = event["database_endpoint"]
+
+    def open_session(name: str) -> Session:
+        return Session(deployment.target(settings, endpoint, name))
+
+    names = settings.databases
+    if names is None:
+        with open_session("postgres") as session:
+            names = tuple(discover(session))
+    left = context.get_remaining_time_in_millis() / 1000 - _MARGIN
+    questions = Questions(clock=time.monotonic, deadline=time.monotonic() + left, recency=options.recency)
+    facts = read_facts(open_session, names, questions)
+    store = RecoveryStore(deployment.bucket(settings))
+    return {"baseline": store.keep_baseline(settings.cluster_resource_id, facts), "failed": facts.failed}
