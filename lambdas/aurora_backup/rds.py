@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
+_BUSY = {"InvalidDBClusterState", "InvalidDBInstanceState", "InvalidDBClusterSnapshotState"}
 _UNAVAILABLE = {"InternalFailure", "InternalError", "ServiceUnavailable", "ServiceUnavailableException"}
 _PAGE = 100
 
@@ -29,6 +30,10 @@ class RdsError(BackupError):
 
 class RdsUnavailable(RdsError):  # noqa: N818  names say what happened, as in errors.py
     """RDS throttled the call or failed itself. Trying again later may help; the workflows do."""
+
+
+class RdsBusy(RdsError):  # noqa: N818  names say what happened, as in errors.py
+    """Another operation is under way on the resource. The same call may succeed later."""
 
 
 def make_client() -> Any:
@@ -53,7 +58,9 @@ class Rds:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            kind = RdsUnavailable if code in _THROTTLED | _UNAVAILABLE or status >= 500 else RdsError  # noqa: PLR2004
+            kind: type[RdsError] = RdsBusy if code.removesuffix("Fault") in _BUSY else RdsError
+            if code in _THROTTLED | _UNAVAILABLE or status >= 500:  # noqa: PLR2004  a server's error
+                kind = RdsUnavailable
             raise kind(redact(str(error)), code) from None
         except BotoCoreError as error:
             raise RdsUnavailable(f"{operation}: {redact(str(error))}") from None

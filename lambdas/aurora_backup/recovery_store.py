@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aurora_backup.baseline import Facts, around
+from aurora_backup.errors import ObjectExists
 from aurora_backup.policy import Prefix, Tier
-from aurora_backup.recovery import TESTED, Plan
+from aurora_backup.recovery import TESTED, Plan, Purpose
 
 if TYPE_CHECKING:
     from aurora_backup.s3 import Bucket
@@ -61,8 +62,6 @@ class RecoveryStore:
 
     def keep_plan(self, plan: Plan) -> str:
         """Write the plan of an execution, once; a replay keeps the first one. Returns its key."""
-        from aurora_backup.errors import ObjectExists
-
         key = f"{RUNS}/{quote(plan.execution, safe='')}/plan.json"
         try:
             self._bucket.write(key, plan.to_json(), once=True)
@@ -84,15 +83,25 @@ class RecoveryStore:
         """Read a baseline or a restored copy's facts."""
         return Facts.from_json(self._bucket.read(key))
 
-    def keep_report(self, key: str, report: dict[str, Any]) -> None:
-        """Write a report once; the same execution's second one is the first one again."""
-        from aurora_backup.errors import ObjectExists
+    def keep_test_report(self, plan: Plan, report: dict[str, Any]) -> str:
+        """Write how a restored copy was judged; return its key. Tests' sort by tier and time."""
+        name = quote(plan.execution, safe="")
+        if plan.purpose is Purpose.RECOVERY:
+            return self._keep_once(f"{RUNS}/{name}/judged.json", report)
+        return self._keep_once(f"{TESTS}/{plan.point.tier}/{stamp(plan.started)}_{name}.json", report)
 
+    def keep_hand_over(self, plan: Plan, document: dict[str, Any]) -> str:
+        """Write a recovery's hand-over document; return its key."""
+        return self._keep_once(f"{RECOVERIES}/{stamp(plan.started)}_{quote(plan.execution, safe='')}.json", document)
+
+    def _keep_once(self, key: str, document: dict[str, Any]) -> str:
         try:
-            self._bucket.write(key, json.dumps(report, indent=1, sort_keys=True), once=True)
+            self._bucket.write(key, json.dumps(document, indent=1, sort_keys=True), once=True)
         except ObjectExists:
-            if (self._bucket.read_json(key) or {}).get("execution") != report["execution"]:
+            # A repeated step of the same execution: what it wrote first stands.
+            if (self._bucket.read_json(key) or {}).get("execution") != document["execution"]:
                 raise
+        return key
 
     def report(self, key: str) -> Any:
         """Read a report, or None."""
@@ -121,13 +130,3 @@ class RecoveryStore:
         """Read what was kept of a cluster, or None."""
         found = self._bucket.read_json(f"{CLUSTERS}/{resource_id}.json")
         return (found["cluster"], found["instances"]) if found else None
-
-
-def tested_key(plan: Plan) -> str:
-    """Where a recovery test's report goes: sorted by tier and time."""
-    return f"{TESTS}/{plan.point.tier}/{stamp(plan.started)}_{quote(plan.execution, safe='')}.json"
-
-
-def recovered_key(plan: Plan) -> str:
-    """Where a recovery's hand-over document goes."""
-    return f"{RECOVERIES}/{stamp(plan.started)}_{quote(plan.execution, safe='')}.json"

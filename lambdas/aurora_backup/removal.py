@@ -6,6 +6,7 @@ before it was made, and by not being (or belonging to) production. The decision 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_backup import tags
 from aurora_backup.errors import BackupError
+from aurora_backup.rds import RdsBusy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,16 +102,13 @@ class Remover:
             self._check(CLUSTER, cluster, found)
         for name, instance in doomed.items():
             self._check(INSTANCE, name, instance)
-        for name, instance in doomed.items():
-            if instance.get("DBInstanceStatus") != _DELETING:
-                self._rds.delete_instance(name)
-        if doomed:
-            return State.GOING
-        if found is None or only is not None:
-            return State.GONE
-        if found.get("Status") != _DELETING:
-            self._rds.delete_cluster(cluster)
-        return State.GOING
+        with suppress(RdsBusy):  # the next step tries again
+            for name, instance in doomed.items():
+                if instance.get("DBInstanceStatus") != _DELETING:
+                    self._rds.delete_instance(name)
+            if found and only is None and not doomed and found.get("Status") != _DELETING:
+                self._rds.delete_cluster(cluster)
+        return State.GOING if doomed or (found and only is None) else State.GONE
 
     def _check(self, kind: str, name: str, described: Mapping[str, Any]) -> None:
         record = self._ledger.get(kind, self._owner, name)

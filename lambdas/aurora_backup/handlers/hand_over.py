@@ -6,14 +6,13 @@ from typing import Any
 
 from aurora_backup.errors import BackupError
 from aurora_backup.recovery_edges import Edges
-from aurora_backup.recovery_store import recovered_key
 from aurora_backup.reports import hand_over
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return the notification: `{report, endpoint, port, outcome, rto_seconds, rpo_seconds, to_do}`.
 
-    event: `{plan, judged}`; judged.document is the validation's report.
+    event: `{plan, judged}`; judged.report is the key of the validation's report.
     """
     edges = Edges.from_environment()
     plan = edges.store.plan(event["plan"])
@@ -24,8 +23,8 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     if source is None or resource_id != plan.source_resource_id:
         remembered = edges.store.remembered(plan.source_resource_id)
         source = remembered[0] if remembered else None
-    document = hand_over(plan, event["judged"]["document"], source, restored, edges.lineage(plan.source_resource_id))
-    key = recovered_key(plan)
-    edges.store.keep_report(key, document)
+    report = edges.store.report(event["judged"]["report"])
+    document = hand_over(plan, report, source, restored, edges.lineage(plan.source_resource_id))
+    key = edges.store.keep_hand_over(plan, document)
     told = ("target", "endpoint", "port", "outcome", "rto_seconds", "rpo_seconds", "to_do")
     return {"report": key, **{name: document[name] for name in told}}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+from aurora_backup.rds import RdsBusy
 from aurora_backup.recovery_edges import Edges, now_of
 from aurora_backup.removal import CLUSTER, INSTANCE
 from aurora_backup.restoring import Action, next_step
+
+if TYPE_CHECKING:
+    from aurora_backup.recovery import Plan
+    from aurora_backup.restoring import Step
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -21,14 +27,8 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     cluster = edges.rds.cluster(plan.target)
     instances = {str(i["DBInstanceIdentifier"]): i for i in edges.rds.instances(plan.target)} if cluster else {}
     step = next_step(plan, cluster, instances, now_of(event))
-    if step.action is Action.RESTORE and plan.operation:
-        edges.record(plan, CLUSTER, plan.target)
-        edges.rds.restore(plan.operation, step.parameters)
-    elif step.action is Action.MODIFY:
-        edges.rds.modify_cluster(plan.target, step.parameters)
-    elif step.action is Action.CREATE_INSTANCE:
-        edges.record(plan, INSTANCE, step.subject)
-        edges.rds.create_instance(step.parameters)
+    with suppress(RdsBusy):  # the next round tries again, until the deadline
+        act(edges, plan, step)
     writer = instances.get(str(plan.instances[0]["DBInstanceIdentifier"]), {}).get("Endpoint") or {}
     return {
         "state": "done" if step.action is Action.DONE else "working",
@@ -37,3 +37,15 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         "port": writer.get("Port"),
         "secret": ((cluster or {}).get("MasterUserSecret") or {}).get("SecretArn"),
     }
+
+
+def act(edges: Edges, plan: Plan, step: Step) -> None:
+    """Carry out one step; a creation record comes before whatever is created."""
+    if step.action is Action.RESTORE and plan.operation:
+        edges.record(plan, CLUSTER, plan.target)
+        edges.rds.restore(plan.operation, step.parameters)
+    elif step.action is Action.MODIFY:
+        edges.rds.modify_cluster(plan.target, step.parameters)
+    elif step.action is Action.CREATE_INSTANCE:
+        edges.record(plan, INSTANCE, step.subject)
+        edges.rds.create_instance(step.parameters)
