@@ -5,22 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aws_cdk import Annotations, RemovalPolicy
+from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, RetentionPolicy
 from cdk_aurora_backup.alerts import BackupAlerts
+from cdk_aurora_backup.audit_framework import AuditFramework
 from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.backup_plan import BackupPlan
+from cdk_aurora_backup.backup_vault import GOVERNANCE
 from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
 from cdk_aurora_backup.cluster import ClusterDetails
 from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
 from cdk_aurora_backup.permissions import allow_services
+from cdk_aurora_backup.replication import Replication
+from cdk_aurora_backup.report_plans import ReportPlans
+from cdk_aurora_backup.restore_testing import RestoreTesting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_backup as backup
     from aws_cdk import aws_ec2 as ec2
@@ -28,10 +34,13 @@ if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_rds as rds
-    from aws_cdk import aws_s3 as s3
     from aws_cdk import aws_sns as sns
 
+    from cdk_aurora_backup.backup_plan import Selection
+    from cdk_aurora_backup.backup_vault import VaultLock
+    from cdk_aurora_backup.copies import Copy
     from cdk_aurora_backup.functions import DatabaseAuth
+    from cdk_aurora_backup.replication import ReplicateTo
 
 
 class AuroraBackup(Construct):
@@ -43,7 +52,12 @@ class AuroraBackup(Construct):
     policy: Default: `RetentionPolicy.hipaa()`.
     alert_emails, topic: who hears of failures. Default: a topic without subscribers, with a warning.
     key, bucket, vault, clients, architecture: what the caller already has. Default: each is made.
-    break_glass: the only roles that may delete the key. Default: the account's root user.
+    break_glass: the only roles that may delete the key and the vault's content. Default: the account's root user.
+    vault_lock: of the vault that is made. Default: governance mode, bounds from the policy. None locks nothing.
+    backup_rules, selections, copies: what AWS Backup does beside the policy; `BackupPlan` says how.
+    replicate_to: other accounts' buckets that dump sets and evidence are copied to. Default: none.
+    audit: AWS Backup's audit framework and report plans; AWS Config must record. Default: False.
+    restore_testing: AWS Backup's own restore tests, beside the recovery tests. Default: False.
     databases: names. Default: found at run time.
     database_auth: "secret" dumps as the data's owner; "iam" as the role `aurora_backup`, which needs no secret, and
         cannot read tables with row-level security. Default: "secret" where the cluster has one.
@@ -68,6 +82,13 @@ class AuroraBackup(Construct):
         break_glass: Sequence[iam.IRole] = (),
         bucket: s3.IBucket | None = None,
         vault: backup.IBackupVault | None = None,
+        vault_lock: VaultLock | None = GOVERNANCE,
+        backup_rules: Sequence[backup.BackupPlanRule] = (),
+        selections: Mapping[str, Selection] | None = None,
+        copies: Sequence[Copy] = (),
+        replicate_to: Sequence[ReplicateTo] = (),
+        audit: bool = False,
+        restore_testing: bool = False,
         clients: lambda_.ILayerVersion | None = None,
         architecture: lambda_.Architecture | None = None,
         databases: Sequence[str] = (),
@@ -81,10 +102,6 @@ class AuroraBackup(Construct):
         target = cluster if isinstance(cluster, ClusterDetails) else ClusterDetails.of(cluster)
         check_cluster(target.cluster, policy)
         warn_about_quota(self, policy, snapshot_quota)
-        if key and break_glass:
-            raise SynthError(
-                "AuroraBackup.break_glass protects the key that is made here; an existing key has its own policy"
-            )
         kept = removal_policy is not RemovalPolicy.DESTROY
 
         self._target, self._policy = target, policy
@@ -99,7 +116,39 @@ class AuroraBackup(Construct):
             self, "Alerts", key=self._key, cluster=target.cluster, emails=alert_emails, topic=topic
         )
         self._plan = BackupPlan(
-            self, "Snapshots", target=target, key=self._key, policy=policy, vault=vault, removal_policy=removal_policy
+            self,
+            "Snapshots",
+            target=target,
+            key=self._key,
+            policy=policy,
+            vault=vault,
+            lock=vault_lock,
+            break_glass=break_glass,
+            topic=self._alerts.topic,
+            rules=backup_rules,
+            selections=selections,
+            copies=copies,
+            removal_policy=removal_policy,
+        )
+        self._replication = self._replicate(replicate_to) if replicate_to else None
+        self._framework = (
+            AuditFramework(self, "Audit", target=target, policy=policy, break_glass=break_glass) if audit else None
+        )
+        if self._framework:
+            ReportPlans(self, "Reports", bucket=self._bucket, key=self._key, framework=self._framework)
+        self._restore_testing = (
+            RestoreTesting(
+                self,
+                "RestoreTesting",
+                target=target,
+                policy=policy,
+                vault=self._plan.vault,
+                key=self._key,
+                vpc=vpc,
+                subnets=subnets,
+            )
+            if restore_testing
+            else None
         )
         self._network = DatabaseNetwork(
             self, "Network", vpc=vpc, target=target, subnets=subnets, create_endpoints=create_endpoints
@@ -119,7 +168,13 @@ class AuroraBackup(Construct):
         if target.secret:
             self._database_role = DatabaseRole(self, "Role", functions=self._functions, network=self._network)
         self._logical_backup = LogicalBackup(
-            self, "Logical", functions=self._functions, network=self._network, alerts=self._alerts, databases=databases
+            self,
+            "Logical",
+            functions=self._functions,
+            network=self._network,
+            alerts=self._alerts,
+            databases=databases,
+            long_running=clients is None,
         )
         self._alerts.watch_alarm(self._functions.undelivered)
         self._say_what_is_left(bucket, alert_emails, topic)
@@ -168,6 +223,27 @@ class AuroraBackup(Construct):
     def network(self) -> DatabaseNetwork:
         """The way to PostgreSQL."""
         return self._network
+
+    @property
+    def restore_testing(self) -> RestoreTesting | None:
+        """AWS Backup's own restore tests, to be given a validation; None when they were not asked for."""
+        return self._restore_testing
+
+    @property
+    def replication(self) -> Replication | None:
+        """The replication to other accounts; None when none was asked for."""
+        return self._replication
+
+    def _replicate(self, to: Sequence[ReplicateTo]) -> Replication:
+        if not isinstance(self._bucket, s3.Bucket):
+            raise SynthError(
+                f"AuroraBackup.replicate_to needs a bucket of the same app, got {self._bucket.bucket_name}: the "
+                "replication of an existing bucket cannot be set from here"
+            )
+        made = Replication(self, "Replication", bucket=self._bucket, key=self._key, to=to)
+        for alarm in made.alarms:
+            self._alerts.watch_alarm(alarm)
+        return made
 
     def _say_what_is_left(self, bucket: s3.IBucket | None, emails: Sequence[str], topic: sns.ITopic | None) -> None:
         notes = Annotations.of(self)

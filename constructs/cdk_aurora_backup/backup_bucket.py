@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ABORT_UPLOADS_AFTER = Duration.days(3)
 _ACCESS_LOGS_KEPT = Duration.days(2192)
 _ACCESS_LOG_PREFIX = "backup-bucket/"
+_NOT_REPLICATED = "Replication needs a second account or Region, which only the caller can name."
 _LEDGER = "ledger/"  # creation records never expire: without one, nothing is deleted
 
 
@@ -33,6 +34,9 @@ class BackupBucket(Construct):
     lifecycle: rules of the caller's own for other prefixes, checked as S3 would. Default: none.
     object_lock: True switches S3 Object Lock on, which cannot be done later; legal holds and evidence locks need it.
         No default retention is set: what is locked, and for how long, is decided object by object. Default: True.
+    name: Default: CloudFormation's own. A replica in another account needs one that is known there.
+    locked_days: every version is locked in compliance mode for this long. Default: none is, unless asked for.
+    not_replicated: why the bucket replicates nowhere, for the compliance report.
     access_logs: an existing bucket for access logs. Default: one is made, under SSE-S3, because S3's log delivery
         does not write to a bucket under a customer key.
     removal_policy: Default: RETAIN. DESTROY also empties the buckets, so that the stack can be deleted.
@@ -47,6 +51,9 @@ class BackupBucket(Construct):
         policy: RetentionPolicy,
         lifecycle: Sequence[LifecycleRule] = (),
         object_lock: bool = True,
+        name: str | None = None,
+        locked_days: int | None = None,
+        not_replicated: str = _NOT_REPLICATED,
         access_logs: s3.IBucket | None = None,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
@@ -58,6 +65,7 @@ class BackupBucket(Construct):
         self._bucket = s3.Bucket(
             self,
             "Bucket",
+            bucket_name=name,
             versioned=True,
             encryption=s3.BucketEncryption.KMS,
             encryption_key=key,
@@ -67,6 +75,9 @@ class BackupBucket(Construct):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             object_lock_enabled=object_lock or None,
+            object_lock_default_retention=s3.ObjectLockRetention.compliance(Duration.days(locked_days))
+            if locked_days
+            else None,
             lifecycle_rules=[_expiry(rule) for rule in (*derived, *lifecycle)] + [_housekeeping()],
             transition_default_minimum_object_size=s3.TransitionDefaultMinimumObjectSize.ALL_STORAGE_CLASSES_128_K,
             removal_policy=removal_policy,
@@ -77,7 +88,7 @@ class BackupBucket(Construct):
         acknowledge(
             self._bucket,
             "S3BucketReplicationEnabled",
-            "Replication needs a second account or Region, which only the caller can name.",
+            not_replicated,
             COMPLIANCE_PACKS,
         )
 

@@ -9,7 +9,6 @@ from aws_cdk import Aws, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_aurora_backup.backup_role import snapshot_role
@@ -17,10 +16,12 @@ from cdk_aurora_backup.backup_vault import GOVERNANCE, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError, known
 from cdk_aurora_backup.copies import Copy, check_reach
 from cdk_aurora_backup.naming import owner_of
+from cdk_aurora_backup.permissions import add_to_key_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aws_cdk import aws_kms as kms
     from aws_cdk import aws_sns as sns
 
     from aurora_backup.policy import RetentionPolicy
@@ -161,26 +162,9 @@ class BackupPlan(Construct):
             self._plan.add_rule(rule)
 
     def _share_keys(self, keys: Sequence[kms.IKey], accounts: Sequence[str]) -> None:
-        # The copy is made by the other account's AWS Backup, which must read the snapshot under the cluster's key.
-        # The account is the principal, because its role need not exist yet; the condition names the role.
-        for account in accounts:
-            role = f"arn:{Aws.PARTITION}:iam::{account}:role/{_SERVICE_ROLE}"
-            for key in dict.fromkeys(keys):
-                if not isinstance(key, kms.Key):
-                    continue
-                for sid, actions, condition in (
-                    ("CopyTo", ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"], {}),
-                    ("GrantTo", ["kms:CreateGrant"], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
-                ):
-                    key.add_to_resource_policy(
-                        iam.PolicyStatement(
-                            sid=f"{sid}{account}",
-                            principals=[iam.AccountPrincipal(account)],
-                            actions=actions,
-                            resources=["*"],
-                            conditions={"ArnEquals": {"aws:PrincipalArn": role}, **condition},
-                        )
-                    )
+        for key in dict.fromkeys(keys):
+            for account in accounts:
+                add_to_key_policy(self, key, _let_copy(account), note=f"copy-key-policy-{account}")
 
     def _select(self, construct_id: str, selection: Selection) -> None:
         if not self._plan:
@@ -225,6 +209,30 @@ class BackupPlan(Construct):
             vaults=[self._vault.backup_vault_arn, *self._destinations],
             copy_regions=sorted(set(regions)),
         )
+
+
+def _let_copy(account: str) -> list[iam.PolicyStatement]:
+    """What the cluster's key must allow: the copy is made by the other account's AWS Backup, which reads the snapshot.
+
+    The account is the principal, because its role need not exist yet; the condition names the role.
+    """
+    role = {"ArnEquals": {"aws:PrincipalArn": f"arn:{Aws.PARTITION}:iam::{account}:role/{_SERVICE_ROLE}"}}
+    return [
+        iam.PolicyStatement(
+            sid=f"CopyTo{account}",
+            principals=[iam.AccountPrincipal(account)],
+            actions=["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"],
+            resources=["*"],
+            conditions=role,
+        ),
+        iam.PolicyStatement(
+            sid=f"GrantTo{account}",
+            principals=[iam.AccountPrincipal(account)],
+            actions=["kms:CreateGrant"],
+            resources=["*"],
+            conditions={**role, "Bool": {"kms:GrantIsForAWSResource": "true"}},
+        ),
+    ]
 
 
 def _kept_by(rules: Sequence[backup.BackupPlanRule], taken: Mapping[str, int]) -> dict[str, int]:

@@ -136,7 +136,7 @@ def key_service_statements() -> list[iam.PolicyStatement]:
         ),
         iam.PolicyStatement(
             sid="Events",
-            principals=[iam.ServicePrincipal("events.amazonaws.com")],
+            principals=[iam.ServicePrincipal(name) for name in ("events.amazonaws.com", "backup.amazonaws.com")],
             actions=use,
             resources=["*"],
             conditions={"ArnLike": {"kms:EncryptionContext:aws:sns:topicArn": own_topics}},
@@ -153,12 +153,17 @@ def key_service_statements() -> list[iam.PolicyStatement]:
 
 def allow_services(scope: Construct, key: kms.IKey) -> None:
     """Put `key_service_statements` into the key's policy, or say that somebody must, where it cannot be edited."""
-    added = [key.add_to_resource_policy(stmt).statement_added for stmt in key_service_statements()]
+    add_to_key_policy(scope, key, key_service_statements(), note="key-policy")
+
+
+def add_to_key_policy(scope: Construct, key: kms.IKey, statements: Sequence[iam.PolicyStatement], *, note: str) -> None:
+    """Put statements into the key's policy; where it cannot be edited, say under this note that somebody must."""
+    added = [key.add_to_resource_policy(stmt).statement_added for stmt in statements]
     if not all(added):
-        document = iam.PolicyDocument(statements=key_service_statements())
+        document = iam.PolicyDocument(statements=list(statements))
         text = json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
         Annotations.of(scope).add_info_v2(
-            "cdk-aurora-backup:key-policy",
+            f"cdk-aurora-backup:{note}",
             f"The policy of an existing key cannot be edited from here. It must hold these statements: {text}",
         )
 
