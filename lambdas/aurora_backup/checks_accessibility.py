@@ -1,0 +1,146 @@
+"""Accessibility: the backups can be read by the role that restores them, and by nobody outside. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_backup.access_documents import exceptions_to_denial, lets_in
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally
+from aurora_backup.compliance_facts import FactMissing
+
+if TYPE_CHECKING:
+    from aurora_backup.compliance_facts import Node, Reader
+
+RESTORE_FIRST = {"GLACIER", "DEEP_ARCHIVE"}
+_PUBLIC_BLOCKS = ("block_public_acls", "ignore_public_acls", "block_public_policy", "restrict_public_buckets")
+
+
+def account_of(read: Reader) -> str:
+    """The account that the cluster is in."""
+    return read.observation("cluster").text("arn").split(":")[4]
+
+
+def _sharing(read: Reader, expected: Expected) -> Found:
+    shared = {item.text("id"): item for item in read.observation("snapshot-sharing").each()}
+    friends = {account_of(read), *expected.friends}
+
+    def look(snapshot: Node) -> str | None:
+        if snapshot.text("kind") == "automated":
+            return None  # cannot be shared
+        name = snapshot.text("id")
+        if name not in shared:
+            raise FactMissing(f"with whom {name} is shared was not read")
+        outside = sorted(set(shared[name].texts("shared_with")) - friends)
+        return (
+            f"{name} can be restored by {'everybody' if 'all' in outside else ', '.join(outside)}" if outside else None
+        )
+
+    snapshots = read.observation("snapshots").each()
+    # The complete list is itself a fact: where it is empty, nothing is shared.
+    tally = Tally(examined=1).look(snapshots, look)
+    return tally.conclude(f"none of {len(snapshots)} snapshots is public or shared with an unknown account")
+
+
+def _bucket(read: Reader, expected: Expected) -> Found:
+    blocks, tally = read.observation("bucket-public-access"), Tally()
+    for name in _PUBLIC_BLOCKS:
+        tally.need(blocks.flag(name), f"the bucket's {name} is off")
+    outside = lets_in(read.observation("bucket-policy").at("document").value, account_of(read), expected.friends)
+    tally.need(not outside, f"the bucket's policy lets in {', '.join(outside)}")
+    return tally.conclude("public access is blocked four ways, and the bucket's policy lets in nobody from outside")
+
+
+def _vault(read: Reader, expected: Expected) -> Found:
+    document = read.observation("vault-policy").at("document").value
+    outside = lets_in(document, account_of(read), expected.friends)
+    tally = Tally().need(not outside, f"the vault's policy lets in {', '.join(outside)}")
+    spared = exceptions_to_denial(document, ["backup:DeleteRecoveryPoint"])
+    if expected.vault_denies_deletion:
+        tally.need(spared is not None, "the vault's policy does not deny deleting recovery points")
+    return tally.conclude("the vault's policy lets in nobody from outside")
+
+
+def _archives(read: Reader, _expected: Expected) -> Found:
+    cold = 0
+
+    def look(item: Node) -> str | None:
+        nonlocal cold
+        key = item.text("key")
+        if item.is_null("found"):
+            raise FactMissing(f"{key} is not there")  # integrity.archives says that this is wrong
+        if item.at("found").text("storage_class") in RESTORE_FIRST:
+            cold += 1
+            return None
+        return None if item.flag("readable") else f"{key} cannot be read: {item.text('problem')}"
+
+    tally = Tally().look(read.observation("objects").each(), look)
+    note = f"; {cold} are in Glacier: a restore request is required before they can be read" if cold else ""
+    return tally.conclude(f"the first bytes of {tally.examined - cold} objects of the newest sets were read{note}")
+
+
+def _points(read: Reader, expected: Expected) -> Found:
+    keys = {key.text("arn"): key.text("state") for key in read.observation("keys").each()}
+
+    def look(point: Node) -> str | None:
+        name, status = point.text("arn"), point.text("status").lower()
+        if status in {"creating", "deleting", "running", "pending"}:
+            return None
+        if status not in {"available", "completed"}:
+            return f"{name} is {status}"
+        key = point.text("key") if point.flag("encrypted") else None
+        if key is not None and key not in keys:
+            raise FactMissing(f"the key of {name}, {key}, was not described")
+        return (
+            None
+            if key is None or key == expected.key_arn or keys[key] == "Enabled"
+            else f"{name}: {key} is {keys[key]}"
+        )
+
+    tally = Tally().look(read.observation("snapshots").each(), look)
+    if expected.vault:
+        tally.look(read.observation("recovery-points").each(), look)
+    return tally.conclude(f"{tally.examined} snapshots and recovery points are available, with their keys")
+
+
+ACCESSIBILITY = (
+    CheckSpec(
+        id="accessibility.sharing",
+        title="No snapshot is public, or shared with an account that is not named",
+        level=Level.OBSERVED,
+        remedy="At once: aws rds modify-db-cluster-snapshot-attribute --attribute-name restore --values-to-remove all "
+        "(or the account). Treat it as a disclosure until CloudTrail shows that nobody copied it.",
+        run=_sharing,
+    ),
+    CheckSpec(
+        id="accessibility.bucket",
+        title="The bucket is closed to the public and to other accounts",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again, or put the public access block and the bucket policy back as they were.",
+        run=_bucket,
+    ),
+    CheckSpec(
+        id="accessibility.vault",
+        title="The vault is closed to other accounts",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again: the vault's access policy was changed outside it.",
+        run=_vault,
+        applies=lambda e: e.vault is not None,
+    ),
+    CheckSpec(
+        id="accessibility.archives",
+        title="The newest archives can be read back now",
+        level=Level.OBSERVED,
+        remedy="Look at the error: a key that is disabled, a policy that denies, or an object that is gone. Archives "
+        "in Glacier need a restore request (aws s3api restore-object) before they can be read.",
+        run=_archives,
+        applies=lambda e: bool(e.policy.dump_schedules()),
+    ),
+    CheckSpec(
+        id="accessibility.recovery-points",
+        title="Every finished snapshot and recovery point is available, and so is its key",
+        level=Level.OBSERVED,
+        remedy="Look at the named point's status message; enable its key, or take a new backup of the tier now.",
+        run=_points,
+        applies=lambda e: bool(e.policy.snapshot_rules()),
+    ),
+)

@@ -1,0 +1,239 @@
+"""Encryption: everything that holds the data lies under a customer key, and that key is there to stay. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_backup.access_documents import exceptions_to_denial, refuses_plain_http
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
+from aurora_backup.compliance_facts import FactMissing
+
+if TYPE_CHECKING:
+    from aurora_backup.compliance_facts import Node, Reader
+
+DESTRUCTIVE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
+_KMS = "aws:kms"
+
+
+def _customer_keys(read: Reader) -> set[str]:
+    """Every key that was seen and is managed by the customer."""
+    return {key.text("arn") for key in read.observation("keys").each() if key.text("manager") == "CUSTOMER"}
+
+
+def _under(what: str, key: str, customers: set[str]) -> str | None:
+    return None if key in customers else f"{what} is under {key}, which is not known to be a customer key"
+
+
+def _cluster(read: Reader, _expected: Expected) -> Found:
+    cluster, tally = read.observation("cluster"), Tally()
+    tally.need(cluster.flag("encrypted"), f"{cluster.text('identifier')}: StorageEncrypted is false")
+    if not tally.problems:
+        key = cluster.text("key")
+        tally.need(key in _customer_keys(read), f"{cluster.text('identifier')}: {key} is not a customer key")
+    return tally.conclude("StorageEncrypted is true, under a customer key")
+
+
+def _snapshots(read: Reader, expected: Expected) -> Found:
+    customers = _customer_keys(read)
+    tally = Tally().look(read.observation("snapshots").each(), lambda point: _unprotected(point, customers))
+    if expected.vault:
+        tally.look(read.observation("recovery-points").each(), lambda point: _unprotected(point, customers))
+    return tally.conclude(f"{tally.examined} snapshots and recovery points are under customer keys")
+
+
+def _unprotected(point: Node, customers: set[str]) -> str | None:
+    name = point.text("arn")
+    return _under(name, point.text("key"), customers) if point.flag("encrypted") else f"{name} is not encrypted"
+
+
+def _copies(read: Reader, _expected: Expected) -> Found:
+    customers = _customer_keys(read)
+    tally = Tally().look(read.observation("copies").each(), lambda point: _unprotected(point, customers))
+    return tally.conclude(f"{tally.examined} copies in other vaults are under customer keys")
+
+
+def _bucket(read: Reader, expected: Expected) -> Found:
+    found, tally = read.observation("bucket-encryption"), Tally()
+    algorithm = found.text("algorithm")
+    tally.need(algorithm.startswith(_KMS), f"the bucket's default encryption is {algorithm}, not {_KMS}")
+    if not tally.problems:
+        key = found.text("key")
+        tally.need(key == expected.key_arn, f"the bucket's default key is {key}, not {expected.key_arn}")
+    return tally.conclude(f"the bucket's default encryption is {algorithm} under the backup key")
+
+
+def _objects(read: Reader, expected: Expected) -> Found:
+    def look(item: Node) -> str | None:
+        if item.is_null("found"):
+            raise FactMissing(f"{item.text('key')} is not there")  # integrity.archives says that this is wrong
+        found = item.at("found")
+        if found.is_null("encryption") or found.text("encryption") == "AES256":
+            return f"{item.text('key')} is not under a KMS key"
+        key = found.text("key")
+        return None if key == expected.key_arn else f"{item.text('key')} is under {key}, not the backup key"
+
+    tally = Tally().look(read.observation("objects").each(), look)
+    return tally.conclude(f"{tally.examined} objects of the newest sets are under the backup key")
+
+
+def _vault(read: Reader, _expected: Expected) -> Found:
+    vault, tally = read.observation("vault"), Tally()
+    if problem := _under(f"vault {vault.text('name')}", vault.text("key"), _customer_keys(read)):
+        tally.problems.append(problem)
+    tally.examined += 1
+    return tally.conclude(f"vault {vault.text('name')} is under a customer key")
+
+
+def _topic(read: Reader, _expected: Expected) -> Found:
+    topic = read.observation("topic")
+    if topic.is_null("key"):
+        return Tally().need(False, "the alert topic is not encrypted").conclude("")
+    key = topic.text("key")
+    return (
+        Tally()
+        .need(not key.startswith("alias/aws/"), f"the alert topic is under {key}, which is not a customer key")
+        .conclude("the alert topic is under a customer key")
+    )
+
+
+def _logs(read: Reader, _expected: Expected) -> Found:
+    def look(group: Node) -> str | None:
+        name = group.text("name")
+        return None if not group.is_null("key") and group.text("key") else f"{name} is not under a customer key"
+
+    tally = Tally().look(read.observation("log-groups").each(), look)
+    return tally.conclude(f"{tally.examined} log groups are under customer keys")
+
+
+def _key_state(read: Reader, expected: Expected) -> Found:
+    key = next((k for k in read.observation("keys").each() if k.text("arn") == expected.key_arn), None)
+    if key is None:
+        return unknown(f"{expected.key_arn} was not described")
+    tally = Tally()
+    tally.need(key.text("manager") == "CUSTOMER", "the backup key is not managed by the customer")
+    if not key.is_null("deletion_date"):
+        tally.need(False, f"the backup key will be deleted on {key.text('deletion_date')}: no backup survives it")
+    else:
+        state = key.text("state")
+        tally.need(state == "Enabled", f"the backup key is {state}, not Enabled")
+    return tally.conclude("the backup key is enabled, managed by the customer, and not to be deleted")
+
+
+def _rotation(read: Reader, _expected: Expected) -> Found:
+    enabled = read.observation("key-rotation").flag("enabled")
+    return Tally().need(enabled, "the backup key does not rotate").conclude("the backup key rotates every year")
+
+
+def _key_policy(read: Reader, _expected: Expected) -> Found:
+    spared = exceptions_to_denial(read.observation("key-policy").at("document").value, DESTRUCTIVE)
+    tally = Tally().need(spared is not None, f"the key's policy does not deny {' and '.join(DESTRUCTIVE)} to everybody")
+    names = ", ".join(spared or []) or "nobody"
+    return tally.conclude(f"the key's policy denies deleting and disabling it; spared: {names}")
+
+
+def _transport(read: Reader, _expected: Expected) -> Found:
+    found, tally = read.observation("cluster-parameters"), Tally()
+    value = "not set" if found.is_null("rds.force_ssl") else found.text("rds.force_ssl")
+    tally.need(value == "1", f"the parameter rds.force_ssl is {value}, so the database accepts connections without TLS")
+    plain = refuses_plain_http(read.observation("bucket-policy").at("document").value)
+    tally.need(plain, "the bucket's policy does not deny requests without TLS")
+    return tally.conclude("rds.force_ssl is 1, and the bucket's policy denies requests without TLS")
+
+
+ENCRYPTION = (
+    CheckSpec(
+        id="encryption.cluster",
+        title="The cluster's storage is encrypted under a customer key",
+        level=Level.OBSERVED,
+        remedy="Restore a snapshot of the cluster with KmsKeyId set to a customer key, and move to it: a cluster "
+        "cannot be encrypted in place.",
+        run=_cluster,
+    ),
+    CheckSpec(
+        id="encryption.recovery-points",
+        title="Every snapshot and recovery point is encrypted under a customer key",
+        level=Level.OBSERVED,
+        remedy="Copy each named snapshot with KmsKeyId set to a customer key, then delete the unencrypted one.",
+        run=_snapshots,
+    ),
+    CheckSpec(
+        id="encryption.copies",
+        title="Every copy in another vault is encrypted under a customer key",
+        level=Level.OBSERVED,
+        remedy="Give the destination vault a customer key and copy the named recovery points again.",
+        run=_copies,
+        applies=lambda e: bool(e.copy_vaults),
+    ),
+    CheckSpec(
+        id="encryption.bucket",
+        title="The bucket encrypts with the backup key by default",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again, or put the bucket's default encryption back to aws:kms with the backup key; "
+        "then check encryption.objects for what was written meanwhile.",
+        run=_bucket,
+    ),
+    CheckSpec(
+        id="encryption.objects",
+        title="Each object of the newest sets is encrypted under the backup key",
+        level=Level.OBSERVED,
+        remedy="Copy each named object onto itself with the backup key, and find out who wrote it.",
+        run=_objects,
+        applies=lambda e: bool(e.policy.dump_schedules()),
+    ),
+    CheckSpec(
+        id="encryption.vault",
+        title="The backup vault is under a customer key",
+        level=Level.OBSERVED,
+        remedy="A vault's key cannot be changed: make a vault with a customer key, point the plan to it, and copy the "
+        "recovery points.",
+        run=_vault,
+        applies=lambda e: e.vault is not None,
+    ),
+    CheckSpec(
+        id="encryption.topic",
+        title="The alert topic is encrypted under a customer key",
+        level=Level.OBSERVED,
+        remedy="Set KmsMasterKeyId of the topic to the backup key.",
+        run=_topic,
+        applies=lambda e: e.topic_arn is not None,
+    ),
+    CheckSpec(
+        id="encryption.logs",
+        title="The log groups of the backup functions and workflows are under customer keys",
+        level=Level.OBSERVED,
+        remedy="Associate the backup key with each named log group (aws logs associate-kms-key).",
+        run=_logs,
+        applies=lambda e: bool(e.log_groups),
+    ),
+    CheckSpec(
+        id="encryption.key",
+        title="The backup key is enabled and will not be deleted",
+        level=Level.OBSERVED,
+        remedy="At once: aws kms cancel-key-deletion, then aws kms enable-key. Without the key no backup can be read. "
+        "Then find out from CloudTrail who did it.",
+        run=_key_state,
+    ),
+    CheckSpec(
+        id="encryption.key-rotation",
+        title="The backup key rotates",
+        level=Level.DECLARED,
+        remedy="aws kms enable-key-rotation for the backup key.",
+        run=_rotation,
+    ),
+    CheckSpec(
+        id="encryption.key-policy",
+        title="The key's policy denies its deletion",
+        level=Level.DECLARED,
+        remedy="Put the statement DenyDeletionOutsideBreakGlass back into the key's policy (the stack's template has "
+        "it; for an existing key, docs/compliance.md does).",
+        run=_key_policy,
+    ),
+    CheckSpec(
+        id="encryption.transport",
+        title="TLS is forced, to the database and to the bucket",
+        level=Level.DECLARED,
+        remedy="Set rds.force_ssl to 1 in the cluster's parameter group, and put back the bucket policy's denial of "
+        "requests with aws:SecureTransport false.",
+        run=_transport,
+    ),
+)

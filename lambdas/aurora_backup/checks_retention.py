@@ -1,0 +1,226 @@
+"""Retention: what AWS is told to keep, and what each recovery point says of itself, against the policy. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally
+from aurora_backup.compliance_facts import FactMissing
+from aurora_backup.policy import Tier
+from aurora_backup.retention import LATE
+
+if TYPE_CHECKING:
+    from aurora_backup.compliance_facts import Node, Reader
+    from aurora_backup.policy import LifecycleRule
+
+
+def _has_snapshot_rules(expected: Expected) -> bool:
+    return bool(expected.policy.snapshot_rules())
+
+
+def _opt_in(read: Reader, _expected: Expected) -> Found:
+    opted_in = read.observation("region-settings").flag("Aurora")
+    return (
+        Tally()
+        .need(opted_in, "AWS Backup is not opted in for Aurora in this Region: it skips the cluster, silently")
+        .conclude("AWS Backup is opted in for Aurora in this Region")
+    )
+
+
+def _cluster(read: Reader, expected: Expected) -> Found:
+    cluster, wanted = read.observation("cluster"), expected.policy.automated.keep_days
+    days, tally = cluster.number("retention_days"), Tally()
+    tally.need(days >= wanted, f"BackupRetentionPeriod is {days} days, the policy asks for {wanted}")
+    tally.need(cluster.flag("copy_tags"), "CopyTagsToSnapshot is false: snapshots will not say whose they are")
+    return tally.conclude(f"BackupRetentionPeriod is {days} days, and tags are copied to snapshots")
+
+
+def _deletion_protection(read: Reader, _expected: Expected) -> Found:
+    protected = read.observation("cluster").flag("deletion_protection")
+    return (
+        Tally()
+        .need(protected, "DeletionProtection is off: the cluster can be deleted by one call")
+        .conclude("DeletionProtection is on")
+    )
+
+
+def _plan(read: Reader, expected: Expected) -> Found:
+    tally = Tally()
+    found = {rule.text("name"): rule for rule in read.observation("plan").each("rules")}
+    for wanted in expected.policy.snapshot_rules():
+        tally.examined += 1
+        rule = found.get(wanted.name)
+        if rule is None:
+            tally.problems.append(f"the plan has no rule {wanted.name}")
+            continue
+        tally.look([rule], lambda r, w=wanted: _rule(r, w.schedule, w.delete_after_days))  # type: ignore[misc]
+    arn = read.observation("cluster").text("arn")
+    chosen = [text for selection in read.observation("selections").each() for text in selection.texts("resources")]
+    tally.need(arn in chosen, f"the plan's selections do not name {arn}")
+    return tally.conclude("the plan's rules are the policy's, and it selects the cluster")
+
+
+def _rule(rule: Node, schedule: str, days: int) -> str | None:
+    if rule.is_null("delete_after_days"):
+        return f"rule {rule.text('name')} never deletes, the policy says after {days} days"
+    drift = []
+    if rule.text("schedule") != schedule:
+        drift.append(f"runs at {rule.text('schedule')}, the policy says {schedule}")
+    if rule.number("delete_after_days") != days:
+        drift.append(f"deletes after {rule.number('delete_after_days')} days, the policy says {days}")
+    return f"rule {rule.text('name')} {' and '.join(drift)}" if drift else None
+
+
+def _lock(read: Reader, expected: Expected) -> Found:
+    vault, tally = read.observation("vault"), Tally()
+    tally.need(vault.flag("locked"), f"vault {vault.text('name')} is not locked")
+    for rule in expected.policy.snapshot_rules():
+        if not vault.is_null("min_days"):
+            low = vault.number("min_days")
+            tally.need(rule.delete_after_days >= low, f"rule {rule.name} is below the lock's minimum of {low} days")
+        if not vault.is_null("max_days"):
+            high = vault.number("max_days")
+            tally.need(rule.delete_after_days <= high, f"rule {rule.name} is above the lock's maximum of {high} days")
+    return tally.conclude(f"vault {vault.text('name')} is locked, with room for every rule")
+
+
+def _lifecycle(read: Reader, expected: Expected) -> Found:
+    found = {rule.text("prefix"): rule for rule in read.observation("bucket-lifecycle").each() if _expires(rule)}
+    tally = Tally()
+    for wanted in expected.policy.lifecycle_rules():
+        rule = found.pop(wanted.prefix, None)
+        if rule is None:
+            tally.need(False, f"no rule expires {wanted.prefix}, the policy says after {wanted.expire_days} days")
+        else:
+            tally.look([rule], lambda r, w=wanted: _lifecycle_rule(r, w))  # type: ignore[misc]
+    # A rule of the caller's own for another prefix is theirs; one that reaches into ours shortens what we keep.
+    for prefix in found:
+        ours = [
+            w.prefix
+            for w in expected.policy.lifecycle_rules()
+            if w.prefix.startswith(prefix) or prefix.startswith(w.prefix)
+        ]
+        tally.need(not ours, f"another rule, for {prefix or 'everything'!r}, expires objects under {', '.join(ours)}")
+    return tally.conclude("S3 expires each prefix when the policy says")
+
+
+def _expires(rule: Node) -> bool:
+    return rule.text("status") == "Enabled" and not rule.is_null("expire_days")
+
+
+def _lifecycle_rule(rule: Node, wanted: LifecycleRule) -> str | None:
+    drift = []
+    days = rule.number("expire_days")
+    if days != wanted.expire_days:
+        drift.append(f"expires after {days} days, the policy says {wanted.expire_days}")
+    noncurrent = None if rule.is_null("noncurrent_days") else rule.number("noncurrent_days")
+    if noncurrent != wanted.noncurrent_days:
+        drift.append(f"removes old versions after {noncurrent} days, the policy says {wanted.noncurrent_days}")
+    moves = [(t.number("days"), t.text("storage_class")) for t in rule.each("transitions")]
+    if sorted(moves) != sorted((t.days, t.storage_class.value) for t in wanted.transitions):
+        drift.append(f"moves to colder storage as {moves}, not as the policy says")
+    return f"{wanted.prefix} {' and '.join(drift)}" if drift else None
+
+
+def _versions(read: Reader, _expected: Expected) -> Found:
+    tally = Tally()
+    status = read.observation("bucket-versioning").at("status").value
+    if not isinstance(status, str):
+        raise FactMissing("bucket-versioning.status must be a text")
+    tally.need(status == "Enabled", f"versioning of the bucket is {status or 'off'}: an overwritten archive is lost")
+    tally.need(
+        read.observation("bucket-lock").flag("enabled"),
+        "Object Lock of the bucket is off: evidence and held sets can be deleted",
+    )
+    return tally.conclude("the bucket keeps versions, and Object Lock is on")
+
+
+def _points(read: Reader, expected: Expected) -> Found:
+    now, policy = read.now, expected.policy
+
+    def look(point: Node) -> str | None:
+        name, created = point.text("arn"), point.moment("created")
+        if point.is_null("tier"):
+            return None  # made by hand: no rule of the policy speaks of it
+        keep = policy.keep(Tier(point.text("tier")))
+        if keep is None:
+            return f"{name} is of the tier {point.text('tier')}, which the policy does not make"
+        until = keep.until(created)
+        if point.is_null("delete_at"):
+            return f"{name} has no expiry, the policy says {until:%Y-%m-%d}"
+        delete_at = point.moment("delete_at")
+        if delete_at < until - LATE:
+            return f"{name} expires on {delete_at:%Y-%m-%d}, the policy keeps it until {until:%Y-%m-%d}"
+        if delete_at + LATE < now:
+            return f"{name} had to expire on {delete_at:%Y-%m-%d}, and is still there"
+        return None
+
+    tally = Tally().look(read.observation("recovery-points").each(), look)
+    return tally.conclude(f"{tally.examined} recovery points expire no earlier than the policy says")
+
+
+RETENTION = (
+    CheckSpec(
+        id="retention.opt-in",
+        title="AWS Backup is opted in for Aurora in the Region",
+        level=Level.DECLARED,
+        remedy='aws backup update-region-settings --resource-type-opt-in-preference "Aurora=true".',
+        run=_opt_in,
+        applies=_has_snapshot_rules,
+    ),
+    CheckSpec(
+        id="retention.cluster",
+        title="The cluster keeps its automated backups as long as the policy says",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again, or aws rds modify-db-cluster --backup-retention-period DAYS "
+        "--copy-tags-to-snapshot. Days that are gone do not come back.",
+        run=_cluster,
+    ),
+    CheckSpec(
+        id="retention.deletion-protection",
+        title="The cluster is protected from deletion",
+        level=Level.DECLARED,
+        remedy="aws rds modify-db-cluster --deletion-protection, and find out from CloudTrail who switched it off.",
+        run=_deletion_protection,
+        applies=lambda e: e.deletion_protection,
+    ),
+    CheckSpec(
+        id="retention.plan",
+        title="The backup plan's rules are the policy's, and it selects the cluster",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again: the plan was changed outside it.",
+        run=_plan,
+        applies=_has_snapshot_rules,
+    ),
+    CheckSpec(
+        id="retention.vault-lock",
+        title="The vault is locked, with room for every rule",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again; a governance lock was removed, or the policy changed beyond the lock's bounds.",
+        run=_lock,
+        applies=lambda e: e.vault_locked and _has_snapshot_rules(e),
+    ),
+    CheckSpec(
+        id="retention.lifecycle",
+        title="S3 expires each prefix when the policy says",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again, today: S3 expires objects at the next midnight UTC. Sets that are gone are in "
+        "old versions for the noncurrent days.",
+        run=_lifecycle,
+    ),
+    CheckSpec(
+        id="retention.versions",
+        title="The bucket keeps old versions, and Object Lock is on",
+        level=Level.DECLARED,
+        remedy="Switch versioning on again (aws s3api put-bucket-versioning), and Object Lock with it.",
+        run=_versions,
+    ),
+    CheckSpec(
+        id="retention.recovery-points",
+        title="Each recovery point expires no earlier than the policy says, and no later",
+        level=Level.OBSERVED,
+        remedy="aws backup update-recovery-point-lifecycle for each named point, then find what shortened it.",
+        run=_points,
+        applies=_has_snapshot_rules,
+    ),
+)

@@ -1,0 +1,337 @@
+"""Evidence that cannot be changed unseen: a chain of records, each holding the hash of the one before. Pure.
+
+Record number n of an owner is the object `compliance-backups/evidence/chain/<owner>/<n, eight digits>.json`. Since it
+is written with IfNoneMatch, two writers cannot both write it. Schema 1:
+
+`{"schema": 1, "sequence", "previous", "kind", "owner", "execution", "created", "attachments": [...], "body": {...},
+"digest"}`, and an attachment is `{"name", "key", "sha256", "bytes"}`.
+
+previous: SHA-256 of the bytes of record n-1, in hex; null for record 1. digest: SHA-256 of the record without it.
+A record's text is canonical: there is one text for one content, so that any changed byte is found. Attachments lie
+under `compliance-backups/evidence/attachments/<owner>/<n>-<the beginning of their hash>/`, so that two writers never
+meet there. `verify` checks all of this from the bytes alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as percent
+
+from aurora_backup.errors import BackupError
+from aurora_backup.policy import Prefix
+from aurora_backup.schedule import require_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SCHEMA = 1
+ROOT = f"{Prefix.COMPLIANCE.value}/evidence/"
+FIRST = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_KEYS = {"schema", "sequence", "previous", "kind", "owner", "execution", "created", "attachments", "body", "digest"}
+
+
+class EvidenceError(BackupError):
+    """An evidence record is malformed, altered or out of place."""
+
+
+def chain_prefix(owner: str) -> str:
+    """Where an owner's records lie."""
+    return f"{ROOT}chain/{percent(owner, safe='')}/"
+
+
+def chain_key(owner: str, sequence: int) -> str:
+    """The key of one record."""
+    return f"{chain_prefix(owner)}{sequence:08d}.json"
+
+
+def attachment_key(owner: str, sequence: int, name: str, data: bytes) -> str:
+    """The key of one attachment with this content. Raises EvidenceError for a name that is not plain."""
+    if not _NAME.fullmatch(name):
+        raise EvidenceError(f"an attachment's name must be lower-case letters, digits, dots and hyphens, got {name!r}")
+    return f"{ROOT}attachments/{percent(owner, safe='')}/{sequence:08d}-{sha256(data)[:12]}/{name}"
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """One document that belongs to a record."""
+
+    name: str
+    key: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One link of the chain. created: aware UTC. body: what is recorded, JSON-like."""
+
+    sequence: int
+    previous: str | None
+    kind: str
+    owner: str
+    execution: str
+    created: datetime
+    body: Mapping[str, Any]
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return chain_key(self.owner, self.sequence)
+
+    def to_bytes(self) -> bytes:
+        """The canonical text, with its digest."""
+        content = {
+            "schema": SCHEMA,
+            "sequence": self.sequence,
+            "previous": self.previous,
+            "kind": self.kind,
+            "owner": self.owner,
+            "execution": self.execution,
+            "created": require_utc(self.created, "created").isoformat(),
+            "attachments": [vars(a) for a in self.attachments],
+            "body": self.body,
+        }
+        return _canonical({**content, "digest": sha256(_canonical(content))})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record:
+        """Read a record. Raises EvidenceError: malformed, of an unknown schema, or altered."""
+        try:
+            found = json.loads(data)
+        except ValueError:
+            raise EvidenceError("the record is not JSON") from None
+        if not isinstance(found, dict) or set(found) != _KEYS:
+            raise EvidenceError(f"the record must have exactly the keys {', '.join(sorted(_KEYS))}")
+        if found["schema"] != SCHEMA or isinstance(found["schema"], bool):
+            raise EvidenceError(f"schema must be {SCHEMA}, got {found['schema']!r}: use a newer aurora-backup")
+        digest = found.pop("digest")
+        if digest != sha256(_canonical(found)):
+            raise EvidenceError("the digest does not match: the record was altered")
+        if data != _canonical({**found, "digest": digest}):
+            raise EvidenceError("the text is not the one that was written: the record was altered")
+        try:
+            return cls(
+                sequence=_whole(found["sequence"]),
+                previous=found["previous"],
+                kind=found["kind"],
+                owner=found["owner"],
+                execution=found["execution"],
+                created=require_utc(datetime.fromisoformat(found["created"]), "created"),
+                body=found["body"],
+                attachments=tuple(Attachment(**a) for a in found["attachments"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvidenceError(f"the record is malformed: {type(error).__name__}: {error}") from None
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"sequence must be a whole number, got {value!r}")
+    return value
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def successor(
+    last: bytes | None,
+    *,
+    kind: str,
+    owner: str,
+    execution: str,
+    created: datetime,
+    body: Mapping[str, Any],
+    attachments: Mapping[str, bytes] | None = None,
+) -> Record:
+    """The record that follows the one with these bytes; None begins a chain.
+
+    Raises EvidenceError: the last record is not readable. Nothing is ever chained to what was altered.
+    """
+    before = Record.from_bytes(last) if last is not None else None
+    sequence = before.sequence + 1 if before else FIRST
+    found = tuple(
+        Attachment(name=name, key=attachment_key(owner, sequence, name, data), sha256=sha256(data), bytes=len(data))
+        for name, data in sorted((attachments or {}).items())
+    )
+    return Record(
+        sequence=sequence,
+        previous=sha256(last) if last is not None else None,
+        kind=kind,
+        owner=owner,
+        execution=execution,
+        created=created,
+        body=body,
+        attachments=found,
+    )
+
+
+# --- Verification, from bytes alone ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """What S3 says of one stored object. versions: how many there are of the key, delete markers included."""
+
+    mode: str | None
+    until: datetime | None
+    versions: int = 1
+    encryption: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a chain is held against. Each is left out when None.
+
+    longest_gap: between two records of `gap_kind`, and from the last to `now`. head: SHA-256 of the newest record, as
+    it was published when it was written; it shows that nothing was cut off the end. keep_days: the least Object Lock.
+    """
+
+    now: datetime | None = None
+    longest_gap: timedelta | None = None
+    gap_kind: str | None = None
+    head: str | None = None
+    keep_days: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `verify` found. head: SHA-256 of the newest record; problems: empty when everything holds."""
+
+    records: int
+    attachments: int
+    head: str | None
+    first: datetime | None
+    last: datetime | None
+    problems: tuple[str, ...]
+
+
+@dataclass
+class _Check:
+    problems: list[str] = field(default_factory=list)
+    records: dict[int, Record] = field(default_factory=dict)
+    hashes: dict[int, str] = field(default_factory=dict)
+
+
+def verify(
+    objects: Mapping[str, bytes], owner: str, rules: Rules | None = None, locks: Mapping[str, Lock] | None = None
+) -> Outcome:
+    """Check an owner's whole chain: every byte, every link, every attachment, and with `rules` gaps and locks.
+
+    objects: bytes by key; those of other owners and kinds are left alone. locks: by key; None for a copy on disk.
+    """
+    rules = rules or Rules()
+    check = _Check()
+    prefix = chain_prefix(owner)
+    for key in sorted(k for k in objects if k.startswith(prefix)):
+        _read(check, key, objects[key], owner)
+    _links(check)
+    attached = _attachments(check, objects)
+    ordered = [check.records[n] for n in sorted(check.records)]
+    if not ordered:
+        check.problems.append(f"there is no evidence of {owner}")
+    head = check.hashes[ordered[-1].sequence] if ordered else None
+    if rules.head and rules.head != head:
+        check.problems.append(
+            f"the newest record must have the SHA-256 {rules.head}, and has {head}: the end was cut off"
+        )
+    _gaps(check, ordered, rules)
+    if locks is not None:
+        keys = [r.key for r in ordered] + [a.key for r in ordered for a in r.attachments]
+        created = {key: r.created for r in ordered for key in (r.key, *(a.key for a in r.attachments))}
+        for key in keys:
+            check.problems += _lock(key, locks.get(key), created[key], rules.keep_days)
+    return Outcome(
+        len(ordered),
+        attached,
+        head,
+        ordered[0].created if ordered else None,
+        ordered[-1].created if ordered else None,
+        tuple(check.problems),
+    )
+
+
+def _read(check: _Check, key: str, data: bytes, owner: str) -> None:
+    try:
+        record = Record.from_bytes(data)
+    except EvidenceError as error:
+        check.problems.append(f"{key}: {error}")
+        return
+    if record.key != key or record.owner != owner:
+        check.problems.append(f"{key}: holds record {record.sequence} of {record.owner}: it was moved")
+        return
+    check.records[record.sequence] = record
+    check.hashes[record.sequence] = sha256(data)
+
+
+def _links(check: _Check) -> None:
+    numbers = sorted(check.records)
+    if numbers and numbers[0] != FIRST:
+        check.problems.append(f"records {FIRST} to {numbers[0] - 1} are missing, or could not be read")
+    elif numbers and check.records[FIRST].previous is not None:
+        check.problems.append(f"record {FIRST} names a record before it")
+    for before, after in pairwise(numbers):
+        if after != before + 1:
+            check.problems.append(f"records {before + 1} to {after - 1} are missing, or could not be read")
+        elif check.records[after].previous != check.hashes[before]:
+            check.problems.append(f"record {after} does not hold the hash of record {before}: one of them was changed")
+        if check.records[after].created < check.records[before].created:
+            check.problems.append(f"record {after} is older than record {before}")
+
+
+def _attachments(check: _Check, objects: Mapping[str, bytes]) -> int:
+    named = {}
+    for number in sorted(check.records):
+        for attachment in check.records[number].attachments:
+            named[attachment.key] = attachment
+            data = objects.get(attachment.key)
+            if data is None:
+                check.problems.append(f"{attachment.key} is missing")
+            elif (sha256(data), len(data)) != (attachment.sha256, attachment.bytes):
+                check.problems.append(f"{attachment.key} was altered: its SHA-256 is not the recorded one")
+    return len(named)
+
+
+def _gaps(check: _Check, ordered: Sequence[Record], rules: Rules) -> None:
+    if rules.longest_gap is None:
+        return
+    times = [r.created for r in ordered if rules.gap_kind in (None, r.kind)]
+    if not times:
+        check.problems.append(f"there is no record of the kind {rules.gap_kind}")
+        return
+    for before, after in pairwise([*times, *([rules.now] if rules.now else [])]):
+        if after - before > rules.longest_gap:
+            check.problems.append(f"there is no evidence between {_stamp(before)} and {_stamp(after)}")
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _lock(key: str, lock: Lock | None, created: datetime, keep_days: int | None) -> list[str]:
+    if lock is None:
+        return [f"{key}: S3 was not asked about its lock"]
+    found = []
+    if lock.versions != 1:
+        found.append(f"{key}: S3 holds {lock.versions} versions of it, there must be one")
+    if keep_days is not None:
+        # The lock is set from the time of writing, a moment after the record's own.
+        wanted = created + timedelta(days=keep_days)
+        if lock.mode is None or lock.until is None:
+            found.append(f"{key}: it is not locked")
+        elif lock.until < wanted:
+            found.append(f"{key}: it is locked until {_stamp(lock.until)}, and must be until {_stamp(wanted)}")
+    return found

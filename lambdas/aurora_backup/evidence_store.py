@@ -1,0 +1,162 @@
+"""The evidence chain in S3: append a record once, under Object Lock, and read everything back for `verify`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from aurora_backup.errors import BackupError, redact
+from aurora_backup.evidence import ROOT, EvidenceError, Lock, Record, chain_prefix, sha256, successor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from aurora_backup.policy import Keep
+
+LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
+_REPLAYS = 8  # how many records are looked through for one of the same execution
+_ATTEMPTS = 5  # writers that meet are the workflows of one owner: a handful
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+
+
+class EvidenceNotWritten(BackupError):  # noqa: N818  says what happened, as it reads in an alert
+    """Evidence could not be stored: whatever was found, the report is INCOMPLETE."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record that is stored. head: its SHA-256, to be published where a thief of the bucket cannot reach it."""
+
+    record: Record
+    head: str
+
+
+class EvidenceStore:
+    """One owner's chain. mode: Object Lock's; None for a bucket without Object Lock. keep: how long it is locked."""
+
+    def __init__(
+        self, client: Any, bucket: str, owner: str, *, keep: Keep, mode: LockMode | None, kms_key: str | None = None
+    ) -> None:
+        self._client, self._bucket, self._owner = client, bucket, owner
+        self._keep, self._mode = keep, mode
+        self._encryption: dict[str, Any] = (
+            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True} if kms_key else {}
+        )
+
+    def last(self) -> bytes | None:
+        """The bytes of the newest record; None when there is none."""
+        newest = self._newest(1)
+        return newest[0] if newest else None
+
+    def append(
+        self,
+        *,
+        kind: str,
+        execution: str,
+        created: datetime,
+        body: Mapping[str, Any],
+        attachments: Mapping[str, bytes] | None = None,
+    ) -> Written:
+        """Write the next record of the chain, after its attachments. A replay of an execution writes nothing new.
+
+        Raises EvidenceNotWritten: S3 refused, or the record before was altered.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            for _ in range(_ATTEMPTS):
+                newest = self._newest(_REPLAYS)
+                for data in newest:
+                    before = Record.from_bytes(data)
+                    if (before.execution, before.kind) == (execution, kind):
+                        return Written(before, sha256(data))
+                record = successor(
+                    newest[0] if newest else None,
+                    kind=kind,
+                    owner=self._owner,
+                    execution=execution,
+                    created=created,
+                    body=body,
+                    attachments=attachments,
+                )
+                for attachment in record.attachments:
+                    self._write(attachment.key, (attachments or {})[attachment.name], created)
+                data = record.to_bytes()
+                if self._write(record.key, data, created):
+                    return Written(record, sha256(data))
+        except (ClientError, BotoCoreError, EvidenceError) as error:
+            raise EvidenceNotWritten(f"evidence of {self._owner} was not written: {redact(str(error))}") from None
+        raise EvidenceNotWritten(f"evidence of {self._owner} was not written: {_ATTEMPTS} other writers were faster")
+
+    def _newest(self, count: int) -> list[bytes]:
+        """The last records, the newest first."""
+        return [self._read(key) for key in reversed(self._keys(chain_prefix(self._owner))[-count:])]
+
+    def _write(self, key: str, data: bytes, created: datetime) -> bool:
+        """Write once. False: something else is there already."""
+        from botocore.exceptions import ClientError
+
+        lock = (
+            {"ObjectLockMode": self._mode, "ObjectLockRetainUntilDate": self._keep.until(created)} if self._mode else {}
+        )
+        try:
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentType="text/html; charset=utf-8" if key.endswith(".html") else "application/json",
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+                IfNoneMatch="*",
+                **lock,
+                **self._encryption,
+            )
+        except ClientError as error:
+            if str(error.response.get("Error", {}).get("Code", "")) not in _TAKEN:
+                raise
+            return self._read(key) == data  # a retried request may find what its first attempt wrote
+        return True
+
+    def _keys(self, prefix: str) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+
+    def _read(self, key: str) -> bytes:
+        body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        return body
+
+    def objects(self) -> dict[str, bytes]:
+        """Every record and attachment of every owner in the bucket, by key."""
+        return {key: self._read(key) for part in ("chain/", "attachments/") for key in self._keys(ROOT + part)}
+
+    def locks(self, keys: list[str]) -> dict[str, Lock]:
+        """What S3 says of the lock and the versions of each key."""
+        versions: dict[str, int] = {}
+        for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=ROOT):
+            for item in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
+                versions[item["Key"]] = versions.get(item["Key"], 0) + 1
+        found = {}
+        for key in keys:
+            head = self._client.head_object(Bucket=self._bucket, Key=key)
+            found[key] = Lock(
+                mode=head.get("ObjectLockMode"),
+                until=head.get("ObjectLockRetainUntilDate"),
+                versions=versions.get(key, 0),
+                encryption=head.get("ServerSideEncryption"),
+            )
+        return found
+
+
+def read_directory(root: Path) -> dict[str, bytes]:
+    """The same from a copy on disk, such as `aws s3 sync` makes. root: holds `compliance-backups/`, or is `evidence/`.
+
+    Raises EvidenceError: there is no evidence below it.
+    """
+    for base, prefix in ((root / ROOT, ROOT), (root, ROOT)):
+        if (base / "chain").is_dir():
+            files = (path for path in sorted(base.rglob("*")) if path.is_file())
+            return {f"{prefix}{path.relative_to(base).as_posix()}": path.read_bytes() for path in files}
+    raise EvidenceError(f"{root} must hold {ROOT}chain/, or chain/ itself")
