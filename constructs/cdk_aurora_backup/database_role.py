@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import CustomResource, Duration
+from aws_cdk import CfnResource, CustomResource, Duration
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 
 _TIMEOUT = Duration.minutes(2)
+_ANSWER_SECONDS = 600  # without it, CloudFormation waits an hour for a function that died
 
 
 class DatabaseRole(Construct):
@@ -43,13 +44,16 @@ class DatabaseRole(Construct):
             self,
             "Role",
             service_token=self._function.function_arn,
-            service_timeout=Duration.minutes(10),
             properties={
                 "host": target.cluster.cluster_endpoint.hostname,
                 "port": target.port,
                 "version": "1",  # raised with the statements, so that an update runs them
             },
         )
+        # As a number: CDK renders its own argument as text, which CloudFormation's schema does not know.
+        child = resource.node.default_child
+        if isinstance(child, CfnResource):
+            child.add_property_override("ServiceTimeout", _ANSWER_SECONDS)
         # The role needs an instance to be made on, and the way there.
         resource.node.add_dependency(target.cluster, network)
 

@@ -74,15 +74,30 @@ class DatabaseNetwork(Construct):
         self._group.connections.allow_to(target.cluster, ec2.Port.tcp(target.port), "Backups read the database")
         # HTTPS: the S3 gateway has no security group to name, interface endpoints live in the VPC.
         self._group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3 and Secrets Manager endpoints")
+        self._create = create_endpoints
         if create_endpoints:
             self._s3_endpoint()
-            if target.secret:
-                self._secrets_endpoint()
+        if target.secret:
+            service = ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER
+            self.reach("BackupSecrets", "secretsmanager", service, "Backup functions read the database secret")
 
     @property
     def security_group(self) -> ec2.SecurityGroup:
         """The group of the functions; what they may reach lets it in."""
         return self._group
+
+    @property
+    def subnet_ids(self) -> list[str]:
+        """The subnets of the functions."""
+        chosen = self.subnets
+        return self.vpc.select_subnets(
+            availability_zones=chosen.availability_zones,
+            one_per_az=chosen.one_per_az,
+            subnet_filters=chosen.subnet_filters,
+            subnet_group_name=chosen.subnet_group_name,
+            subnets=chosen.subnets,
+            subnet_type=chosen.subnet_type,
+        ).subnet_ids
 
     def _endpoint(self, service: str) -> IConstruct | None:
         """The endpoint for an AWS service that this app has made in the VPC already: a VPC takes only one of each."""
@@ -106,16 +121,14 @@ class DatabaseNetwork(Construct):
                 "(isolated_subnet_route_table_ids), got none; or create_endpoints must be False"
             )
 
-    def _secrets_endpoint(self) -> None:
-        endpoint = self._endpoint("secretsmanager")
+    def reach(self, construct_id: str, name: str, service: ec2.InterfaceVpcEndpointAwsService, why: str) -> None:
+        """Let what runs here reach one more AWS service: its interface endpoint is made, or demanded to exist."""
+        if not self._create:
+            return
+        endpoint = self._endpoint(name)
         if not isinstance(endpoint, ec2.InterfaceVpcEndpoint):
-            endpoint = self.vpc.add_interface_endpoint(
-                "BackupSecrets",
-                service=ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
-                subnets=self.subnets,
-                open=False,
-            )
-        self._group.connections.allow_to(endpoint, ec2.Port.tcp(443), "Backup functions read the database secret")
+            endpoint = self.vpc.add_interface_endpoint(construct_id, service=service, subnets=self.subnets, open=False)
+        self._group.connections.allow_to(endpoint, ec2.Port.tcp(443), why)
 
 
 class BackupFunctions(Construct):
@@ -145,7 +158,7 @@ class BackupFunctions(Construct):
         super().__init__(scope, construct_id)
         self.target, self.policy, self.bucket, self.key = target, policy, bucket, key
         self._architecture = architecture or lambda_.Architecture.ARM_64
-        self._clients = clients
+        self._clients, self._own_clients = clients, clients is not None
         self._server: lambda_.ILayerVersion | None = None
         self._reserved = reserved_concurrency
         self._auth: DatabaseAuth = database_auth or ("secret" if target.secret else "iam")
@@ -176,6 +189,16 @@ class BackupFunctions(Construct):
     def owner(self) -> str:
         """Whose what these functions make is; `owner_of` says more."""
         return owner_of(self.node.scope or self)
+
+    @property
+    def architecture(self) -> lambda_.Architecture:
+        """What the functions run on."""
+        return self._architecture
+
+    @property
+    def brings_own_clients(self) -> bool:
+        """Whether the caller gave a layer of clients, which then serves the functions only."""
+        return self._own_clients
 
     @property
     def dead_letters(self) -> sqs.Queue:
@@ -234,7 +257,7 @@ class BackupFunctions(Construct):
             statements=[
                 *statements,
                 *(network_interfaces() if network else []),
-                *(self._database_statements(database_auth or self._auth) if network else []),
+                *(self.database_statements(database_auth) if network else []),
                 statement("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], [group.log_group_arn]),
                 statement("DeadLetter", ["sqs:SendMessage"], [self._queue.queue_arn]),
                 use_key(self.key),
@@ -250,7 +273,7 @@ class BackupFunctions(Construct):
             code=runtime_code(),
             handler=f"aurora_backup.handlers.{handler}.handler",
             layers=list(layers),
-            environment={**self._environment(database_auth or self._auth), **(environment or {})},
+            environment={**self.environment(database_auth), **(environment or {})},
             environment_encryption=self.key,
             timeout=timeout or Duration.minutes(1),
             memory_size=memory_mb,
@@ -279,8 +302,10 @@ class BackupFunctions(Construct):
             )
         return function
 
-    def _environment(self, auth: DatabaseAuth) -> dict[str, str]:
+    def environment(self, database_auth: DatabaseAuth | None = None) -> dict[str, str]:
+        """What every function is told by its environment; `aurora_backup.settings` reads it."""
         target = self.target
+        auth = database_auth or self._auth
         login = (
             {"DB_AUTH": "secret", "DB_SECRET_ARN": target.secret.secret_arn}
             if target.secret and auth == "secret"
@@ -296,9 +321,10 @@ class BackupFunctions(Construct):
             **self.policy.environment(),
         }
 
-    def _database_statements(self, auth: DatabaseAuth) -> list[Statement]:
+    def database_statements(self, database_auth: DatabaseAuth | None = None) -> list[Statement]:
+        """What logging in to PostgreSQL needs."""
         secret = self.target.secret
-        if secret and auth == "secret":
+        if secret and (database_auth or self._auth) == "secret":
             read = [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [secret.secret_arn])]
             if (key := secret.encryption_key) and key is not self.key:
                 read.append(statement("DecryptSecret", ["kms:Decrypt"], [key.key_arn]))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.long_running_dump import LongRunningDump
 from cdk_aurora_backup.permissions import statement
 from cdk_aurora_backup.workflow import Workflow
 
@@ -20,9 +24,10 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
-    from cdk_aurora_backup.permissions import Statement
+from cdk_aurora_backup.permissions import Statement
 
 _LAMBDA_LIMIT = Duration.minutes(15)
+_WORKFLOW_LIMIT = Duration.hours(36)  # several databases, one after the other, each up to the long-running engine's 8 h
 _OBJECTS = "Objects are named after databases and times; they are limited to this package's own prefixes."
 _PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
 
@@ -34,6 +39,8 @@ class LogicalBackup(Construct):
     fails the run loudly and does not stop the others.
 
     databases: names. Default: all databases of the cluster, found at run time, but `rdsadmin` and templates.
+    long_running: also make the engine for dumps that take longer than a function may. Without it such a dump fails,
+        and says so. Default: True.
     dump_memory_mb: memory, and with it CPU, of the dump function, 512-10240. Default: 3538, two vCPUs.
     """
 
@@ -47,8 +54,14 @@ class LogicalBackup(Construct):
         alerts: BackupAlerts,
         databases: Sequence[str] = (),
         dump_memory_mb: int = 3538,
+        long_running: bool = True,
     ) -> None:
         super().__init__(scope, construct_id)
+        if long_running and functions.brings_own_clients:
+            raise SynthError(
+                "LogicalBackup.long_running must be False with a layer of one's own clients: the long-running engine "
+                "runs the clients that this package brings, got True"
+            )
         bucket = functions.bucket
         self._find = functions.add(
             self,
@@ -97,8 +110,24 @@ class LogicalBackup(Construct):
         if databases:
             for function in (self._preflight, self._dump):
                 function.add_environment("DATABASES", Stack.of(self).to_json_string(list(databases)))
+        self._long_running = (
+            LongRunningDump(
+                self,
+                "LongRunning",
+                functions=functions,
+                network=network,
+                environment=functions.environment(),
+                statements=[*functions.database_statements(), *read_sets(bucket), *write_sets(bucket)],
+            )
+            if long_running
+            else None
+        )
         self._workflow = Workflow(self, "Workflow", name="LogicalBackup", topic=alerts.topic, key=functions.key)
-        self._workflow.define(self._definition(), timeout=Duration.hours(12))
+        self._workflow.define(
+            self._definition(),
+            timeout=_WORKFLOW_LIMIT,
+            statements=LongRunningDump.start_statements(self._long_running.project) if self._long_running else (),
+        )
         alerts.watch_workflow("LogicalBackupEnds", self._workflow.machine)
         self._schedules = [
             self._workflow.schedule(
@@ -114,6 +143,11 @@ class LogicalBackup(Construct):
     def machine(self) -> sfn.StateMachine:
         """The workflow, for starting it on demand."""
         return self._workflow.machine
+
+    @property
+    def long_running(self) -> LongRunningDump | None:
+        """The engine for long dumps."""
+        return self._long_running
 
     @property
     def schedules(self) -> list[scheduler.Schedule]:
@@ -159,7 +193,7 @@ class LogicalBackup(Construct):
         verify = flow.task(
             "Verify",
             self._verify,
-            payload={"set.$": "$.dump.set", "execution.$": "$.execution", "started.$": "$.started"},
+            payload={"set.$": "$.database.set", "reuse": True},
             result_path="$.verified",
             timeout=_LAMBDA_LIMIT,
             catch=False,
@@ -169,9 +203,49 @@ class LogicalBackup(Construct):
             "This database is backed up",
             parameters={"database.$": "$.database.name", "dump.$": "$.dump", "verified.$": "$.verified"},
         )
+        elsewhere = sfn.Pass(
+            self,
+            "Another run makes this set",
+            parameters={"database.$": "$.database.name", "dump.$": "$.dump"},
+        )
         for state in (dump, verify):
             state.add_catch(failed, result_path="$.error")
-        return dump.next(verify).next(done)
+        verify.next(done)
+        dumped = sfn.Choice(self, "Dumped?").when(
+            sfn.Condition.and_(
+                sfn.Condition.string_equals("$.dump.state", "already-done"),
+                sfn.Condition.is_null("$.dump.manifest_key"),
+            ),
+            elsewhere,
+        )
+        dump.next(dumped)
+        if not self._long_running:
+            dumped.otherwise(verify)
+            return dump
+        long = self._long_dump(self._long_running)
+        long.add_catch(failed, result_path="$.error")
+        long.next(dump)  # which finds the set made, and says what is in it
+        dumped.when(sfn.Condition.string_equals("$.dump.state", "handover"), long).otherwise(verify)
+        return (
+            sfn.Choice(self, "Fits a function?")
+            .when(sfn.Condition.string_equals("$.database.engine", "lambda"), dump)
+            .otherwise(long)
+        )
+
+    def _long_dump(self, engine: LongRunningDump) -> tasks.CodeBuildStartBuild:
+        return tasks.CodeBuildStartBuild(
+            self,
+            "Long-running dump",
+            project=engine.project,
+            integration_pattern=sfn.IntegrationPattern.RUN_JOB,
+            environment_variables_override={
+                "EVENT": codebuild.BuildEnvironmentVariable(
+                    value=sfn.JsonPath.json_to_string(sfn.JsonPath.object_at("$"))
+                )
+            },
+            result_path=sfn.JsonPath.DISCARD,
+            task_timeout=sfn.Timeout.duration(engine.limit),
+        )
 
 
 def _describe(functions: BackupFunctions) -> Statement:
