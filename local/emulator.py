@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -13,10 +14,12 @@ from pathlib import Path
 
 REGION = "eu-west-1"
 ACCOUNT = "0" * 12
+ABOUT = "about.json"
+"""In the root directory: where the databases and the certificate authority are."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Prints one line when it is ready."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("--port", type=int, default=4566, help="the port on 127.0.0.1 (default: %(default)s)")
     parser.add_argument("--root", type=Path, default=Path("build/local-aws"), help="where state is kept while it runs")
@@ -44,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = options.root.absolute()
     root.mkdir(parents=True, exist_ok=True)
     home = Home(root / "postgres")
+    (root / ABOUT).write_text(json.dumps({"home": str(home.path), "ca": str(home.certificates.ca)}))
     runtime = Runtime(
         root=root,
         home=home,

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ministack.services import rds, scheduler
 
-from local import lambdas, stepfunctions
+from local import lambdas, s3, stepfunctions
+from local.backup import api as backup
+from local.cloudformation import backup as backup_types
+from local.cloudformation import others, register
+from local.cloudformation import rds as rds_types
+from local.cloudformation import s3 as s3_types
 from local.rds.api import api as rds_api
 from local.rds.api import query_handler
 
@@ -15,8 +20,13 @@ _OURS = (":cluster:", ":db:", ":cluster-snapshot:")
 def everything() -> None:
     """Called once, before the first request."""
     _rds()
+    backup.install()
+    s3.install()
     lambdas.install()
-    stepfunctions.install({"rds": rds_api})
+    stepfunctions.install({"rds": rds_api, "backup": backup.api})
+    for types in (rds_types, s3_types, backup_types, others):
+        types.install()
+    register.use_worker_threads()
     # Schedules fire when a test or the drill says so, never because the clock passed a Saturday night.
     scheduler.start_scheduler = lambda: None
 

@@ -63,6 +63,15 @@ class Api:
         for name in operations:
             self.model.operation_model(name)
 
+    def _answer(self, operation: OperationModel, request: dict[str, Any]) -> dict[str, Any]:
+        required = operation.input_shape.required_members if operation.input_shape else []
+        missing = [name for name in required if request.get(name) in (None, "")]
+        if missing:
+            raise AwsError(
+                "InvalidParameterValue", f"The parameter {missing[0]} must be provided and must not be blank."
+            )
+        return self.operations[operation.name](request) or {}
+
     # --- the query protocol
     def query(self, name: str, parameters: Mapping[str, Any]) -> Response:
         """Answer the operation `name`, whose form parameters are flattened (`Filters.Filter.1.Name`)."""
@@ -71,7 +80,7 @@ class Api:
         headers = {"Content-Type": "text/xml"}
         try:
             request = _read(operation.input_shape, _tree(parameters)) if operation.input_shape else {}
-            result = self.operations[name](request) or {}
+            result = self._answer(operation, request)
         except AwsError as error:
             code, status = error_code(self.service, error)
             body = (
@@ -99,7 +108,7 @@ class Api:
         headers = {"Content-Type": "application/json"}
         try:
             request = _rest_request(operation, labels, query, json.loads(body) if body else {})
-            result = self.operations[operation.name](request) or {}
+            result = self._answer(operation, request)
         except AwsError as error:
             code, status = error_code(self.service, error)
             document = {"__type": code, "Code": code, "Message": error.message}
@@ -127,7 +136,7 @@ class Api:
         """Answer `aws-sdk:<service>:<action>`; unknown parameters are a ValueError, as Step Functions refuses them."""
         operation = self.model.operation_model(action[0].upper() + action[1:])
         request = _from_sdk(operation.input_shape, parameters, "$") if operation.input_shape else {}
-        result = self.operations[operation.name](request) or {}
+        result = self._answer(operation, request)
         return _json(operation.output_shape, result, _iso, sdk_name) if operation.output_shape else {}
 
     def step_functions_error(self, error: AwsError) -> str:
@@ -248,6 +257,20 @@ def _from_sdk(shape: Shape, value: Any, where: str) -> Any:
         return {members[k][0]: _from_sdk(members[k][1], v, f"{where}.{k}") for k, v in value.items() if v is not None}
     if isinstance(shape, ListShape):
         return [_from_sdk(shape.member, item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(shape, MapShape):
+        return dict(value)
+    return scalar(shape, value)
+
+
+def coerce(shape: Shape, value: Any) -> Any:
+    """A value from a template, where numbers and booleans may be strings, as boto3 would pass it.
+
+    Members that the shape does not know are left out.
+    """
+    if isinstance(shape, StructureShape):
+        return {k: coerce(shape.members[k], v) for k, v in value.items() if k in shape.members and v is not None}
+    if isinstance(shape, ListShape):
+        return [coerce(shape.member, item) for item in value]
     if isinstance(shape, MapShape):
         return dict(value)
     return scalar(shape, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from local.emulator import ACCOUNT, REGION
+from local import schedules
+from local.emulator import ABOUT, ACCOUNT, REGION
 from local.processes import Guarded, free_port
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ class LocalAws:
         """What the emulator said."""
         return self.root / "emulator.log"
 
+    @property
+    def ca(self) -> Path:
+        """The authority that signed the databases' certificates: the local stand-in for the RDS bundle."""
+        return Path(self._about()["ca"])
+
+    def live_directory(self, resource_id: str) -> Path:
+        """The live server's directory of the cluster with this resource id, for tests that destroy or hide it."""
+        return Path(self._about()["home"]) / "clusters" / resource_id
+
+    def run_schedule(self, name: str, group: str = "default") -> dict[str, Any]:
+        """Invoke the target of a deployed schedule now, with its own input; see `local.schedules`."""
+        return schedules.run(self.client, name, group)
+
+    def _about(self) -> dict[str, str]:
+        about: dict[str, str] = json.loads((self.root / ABOUT).read_text())
+        return about
+
     def start(self) -> None:
         """Start the emulator on a free port and wait until it answers."""
         shutil.rmtree(self.root, ignore_errors=True)
@@ -87,6 +106,9 @@ class LocalAws:
         if self._process:
             self._process.stop()
             self._process = None
+            home = Path(self._about()["home"])
+            if not home.is_relative_to(self.root):  # the emulator removes it too, unless it was killed
+                shutil.rmtree(home, ignore_errors=True)
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -11,7 +11,7 @@ from local.rds import rules
 from local.rds.engine import copy
 from local.rds.keys import check_usable, key_arn
 from local.rds.notices import notify
-from local.rds.state import MANUAL_SNAPSHOT_QUOTA, Cluster, Snapshot, arn, here, now, put_tags
+from local.rds.state import MANUAL_SNAPSHOT_QUOTA, Cluster, Region, Snapshot, arn, here, now, put_tags
 from local.runtime import current, in_background
 
 log = logging.getLogger("local.rds")
@@ -77,7 +77,7 @@ def _add(name: str, cluster: Cluster, kind: str) -> Snapshot:
         raise AwsError(
             "DBClusterSnapshotAlreadyExistsFault", f"Cannot create the snapshot because {name} already exists."
         )
-    _check_quota(kind)
+    check_quota(region, kind)
     record = {key: cluster.record[key] for key in _FROM_CLUSTER if key in cluster.record}
     record |= {
         "DBClusterSnapshotIdentifier": name,
@@ -94,8 +94,9 @@ def _add(name: str, cluster: Cluster, kind: str) -> Snapshot:
     return region.snapshots[name]
 
 
-def _check_quota(kind: str) -> None:
-    manual = sum(s.record["SnapshotType"] == "manual" for s in here().snapshots.values())
+def check_quota(region: Region, kind: str) -> None:
+    """Refuse one more manual snapshot when the Region has as many as it may have."""
+    manual = sum(snapshot.record["SnapshotType"] == "manual" for snapshot in region.snapshots.values())
     if kind == "manual" and manual >= MANUAL_SNAPSHOT_QUOTA:
         raise AwsError(
             "SnapshotQuotaExceededFault",
@@ -238,7 +239,7 @@ def copy_snapshot(request: dict[str, Any]) -> dict[str, Any]:
             "DBClusterSnapshotAlreadyExistsFault", f"Cannot create the snapshot because {name} already exists."
         )
     check_usable(source.record.get("KmsKeyId"))
-    _check_quota("manual")
+    check_quota(region, "manual")
     record = {key: value for key, value in source.record.items() if key != "SnapshotCreateTime"} | {
         "DBClusterSnapshotIdentifier": name,
         "DBClusterSnapshotArn": arn("cluster-snapshot", name),
