@@ -52,6 +52,7 @@ class DatabaseNetwork(Construct):
     vpc: where the cluster is. subnets: Default: isolated subnets.
     create_endpoints: True makes the VPC endpoints that the functions call, where this app has not made them in the VPC
         already: the S3 gateway and, with a secret, Secrets Manager. False demands that they exist. Default: True.
+    opens: what the functions open. Default: the cluster.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DatabaseNetwork(Construct):
         *,
         vpc: ec2.IVpc,
         target: ClusterDetails,
+        opens: ec2.IConnectable | None = None,
         subnets: ec2.SubnetSelection | None = None,
         create_endpoints: bool = True,
     ) -> None:
@@ -71,7 +73,9 @@ class DatabaseNetwork(Construct):
             self, "Group", vpc=vpc, description="Backup functions that open PostgreSQL", allow_all_outbound=False
         )
         # From our side, so that the rule is ours too where the cluster is another stack's.
-        self._group.connections.allow_to(target.cluster, ec2.Port.tcp(target.port), "Backups read the database")
+        self._group.connections.allow_to(
+            opens or target.cluster, ec2.Port.tcp(target.port), "Backups read the database"
+        )
         # HTTPS: the S3 gateway has no security group to name, interface endpoints live in the VPC.
         self._group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3 and Secrets Manager endpoints")
         self._create = create_endpoints

@@ -58,6 +58,11 @@ class Workflow(Construct):
             raise RuntimeError(f"workflow {self._name} is not defined yet: call define first")
         return self._machine
 
+    @property
+    def failed(self) -> sfn.Chain:
+        """The failure path, for states that clean up first. Takes {workflow, step, error, cause, execution}."""
+        return self._failed
+
     def begin(self) -> tuple[sfn.Pass, sfn.Pass]:
         """Two states that lay the input over {execution, started}; returns the first and the last of them.
 
