@@ -60,13 +60,13 @@ class BackupAlerts(Construct):
             self._topic.add_subscription(subscriptions.EmailSubscription(address))
         self._rules: list[events.Rule] = []
         for kind, field in (("Backup", "state"), ("Copy", "state"), ("Restore", "status")):
-            self._watch(
+            self.watch(
                 f"{kind}Jobs",
                 f"An AWS Backup {kind.lower()} job did not complete",
                 {"source": ["aws.backup"], "detail_type": [f"{kind} Job State Change"], "detail": {field: _JOB_STATES}},
             )
         name = cluster.cluster_identifier
-        self._watch(
+        self.watch(
             "ClusterEvents",
             "The Aurora cluster reports an event that concerns its backups",
             {
@@ -75,7 +75,7 @@ class BackupAlerts(Construct):
                 "detail": {"SourceIdentifier": [name], "EventCategories": _CLUSTER_CATEGORIES},
             },
         )
-        self._watch(
+        self.watch(
             "SnapshotEvents",
             "A cluster snapshot was made, deleted, shared or failed",
             {
@@ -84,7 +84,7 @@ class BackupAlerts(Construct):
                 "detail": {"EventCategories": _SNAPSHOT_CATEGORIES},
             },
         )
-        self._watch(
+        self.watch(
             "KeyCalls",
             "Somebody tried to delete or disable an encryption key, or changed its policy",
             {
@@ -107,9 +107,31 @@ class BackupAlerts(Construct):
         """The EventBridge rules that feed the topic."""
         return list(self._rules)
 
+    def watch(self, construct_id: str, title: str, pattern: dict[str, Any]) -> None:
+        """Alert on every event that matches: the arguments of `events.EventPattern`."""
+        message = events.RuleTargetInput.from_object(
+            {
+                "alert": title,
+                "time": events.EventField.time,
+                "region": events.EventField.region,
+                "account": events.EventField.account,
+                "resources": events.EventField.from_path("$.resources"),
+                "detail": events.EventField.from_path("$.detail"),
+            }
+        )
+        self._rules.append(
+            events.Rule(
+                self,
+                construct_id,
+                description=title,
+                event_pattern=events.EventPattern(**pattern),
+                targets=[targets.SnsTopic(self._topic, message=message)],
+            )
+        )
+
     def watch_workflow(self, construct_id: str, machine: sfn.IStateMachine) -> None:
         """Alert when an execution fails, times out or is aborted, also where the workflow itself could not say so."""
-        self._watch(
+        self.watch(
             construct_id,
             "A backup workflow ended badly",
             {
@@ -141,24 +163,3 @@ class BackupAlerts(Construct):
             )
         )
         return topic
-
-    def _watch(self, construct_id: str, title: str, pattern: dict[str, Any]) -> None:
-        message = events.RuleTargetInput.from_object(
-            {
-                "alert": title,
-                "time": events.EventField.time,
-                "region": events.EventField.region,
-                "account": events.EventField.account,
-                "resources": events.EventField.from_path("$.resources"),
-                "detail": events.EventField.from_path("$.detail"),
-            }
-        )
-        self._rules.append(
-            events.Rule(
-                self,
-                construct_id,
-                description=title,
-                event_pattern=events.EventPattern(**pattern),
-                targets=[targets.SnsTopic(self._topic, message=message)],
-            )
-        )

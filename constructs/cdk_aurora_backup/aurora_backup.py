@@ -24,6 +24,7 @@ from cdk_aurora_backup.permissions import allow_services
 from cdk_aurora_backup.replication import Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
+from cdk_aurora_backup.tamper_alerts import TamperAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,6 +116,7 @@ class AuroraBackup(Construct):
         self._alerts = BackupAlerts(
             self, "Alerts", key=self._key, cluster=target.cluster, emails=alert_emails, topic=topic
         )
+        TamperAlerts(self, "Tampering", alerts=self._alerts, bucket=self._bucket)
         self._plan = BackupPlan(
             self,
             "Snapshots",

@@ -187,7 +187,6 @@ class Replication(Construct):
         resource.replication_configuration = s3.CfnBucket.ReplicationConfigurationProperty(
             role=role.arn, rules=[_rule(n, replica, prefix) for n, (replica, prefix) in enumerate(pairs)]
         )
-        resource.node.add_dependency(role.policy)
         self._alarms = [self._alarm(n, bucket, replica, prefix) for n, (replica, prefix) in enumerate(pairs)]
 
     @property

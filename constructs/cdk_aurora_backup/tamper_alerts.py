@@ -1,0 +1,128 @@
+"""TamperAlerts: every call that would destroy a backup, or silence what watches over it, is told at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aws_cdk import Stack
+from constructs import Construct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aws_cdk import aws_s3 as s3
+
+    from cdk_aurora_backup.alerts import BackupAlerts
+
+# Event names as CloudTrail writes them: Lambda's carry an API version.
+_BACKUP = (
+    "DeleteBackupPlan",
+    "DeleteBackupSelection",
+    "DeleteBackupVault",
+    "DeleteBackupVaultAccessPolicy",
+    "DeleteBackupVaultLockConfiguration",
+    "DeleteBackupVaultNotifications",
+    "DeleteRecoveryPoint",
+    "DisassociateRecoveryPoint",
+    "PutBackupVaultAccessPolicy",
+    "PutBackupVaultLockConfiguration",
+    "PutBackupVaultNotifications",
+    "UpdateBackupPlan",
+    "UpdateRecoveryPointLifecycle",
+    "UpdateRegionSettings",
+)
+_RDS = (
+    "DeleteDBCluster",
+    "DeleteDBClusterAutomatedBackup",
+    "DeleteDBClusterSnapshot",
+    "ModifyDBCluster",
+    "ModifyDBClusterSnapshotAttribute",
+)
+_S3 = (
+    "DeleteBucket",
+    "DeleteBucketEncryption",
+    "DeleteBucketLifecycle",
+    "DeleteBucketPolicy",
+    "DeleteBucketReplication",
+    "PutBucketEncryption",
+    "PutBucketLifecycle",
+    "PutBucketObjectLockConfiguration",
+    "PutBucketPolicy",
+    "PutBucketReplication",
+    "PutBucketVersioning",
+)
+_EVENTS = ("DeleteRule", "DisableRule", "PutRule", "RemoveTargets")
+_ALARMS = ("DeleteAlarms", "DisableAlarmActions", "PutMetricAlarm")
+_LAMBDA = (
+    "DeleteFunction20150331",
+    "PutFunctionConcurrency20171031",
+    "UpdateFunctionCode20150331v2",
+    "UpdateFunctionConfiguration20150331v2",
+)
+_WORKFLOWS = ("DeleteStateMachine", "UpdateStateMachine")
+_SCHEDULES = ("DeleteSchedule", "UpdateSchedule")
+_TOPICS = ("DeleteTopic", "RemovePermission", "SetTopicAttributes", "Unsubscribe")
+_TRAILS = ("DeleteTrail", "PutEventSelectors", "StopLogging", "UpdateTrail")
+_CLOUDFORMATION = ["cloudformation.amazonaws.com"]  # what CloudTrail writes as the source of its calls
+_STACKS = ("DeleteStack", "ExecuteChangeSet", "UpdateStack")
+
+
+class TamperAlerts(Construct):
+    """EventBridge rules over CloudTrail's management events, one for each service, that feed the alert topic.
+
+    They need a CloudTrail trail that records management events. Calls that CloudFormation makes are left out, and the
+    deployment itself is told instead. Two rules watch the rules, so that deleting either is told by the other; whoever
+    deletes both before the first event arrives is heard once. Deleting an object version is a data event: it is not
+    among them.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, alerts: BackupAlerts, bucket: s3.IBucket) -> None:
+        super().__init__(scope, construct_id)
+        self._alerts = alerts
+        stack = Stack.of(self).stack_name
+        ours = [{"prefix": f"{stack}-"}]
+        anywhere = [{"wildcard": f"*{stack}-*"}]
+        self._tell("BackupCalls", "backup", "AWS Backup's vaults, plans or recovery points", _BACKUP)
+        self._tell("ClusterCalls", "rds", "the cluster, its backups or who may read them", _RDS)
+        self._tell("BucketCalls", "s3", "the backup bucket's protection", _S3, {"bucketName": [bucket.bucket_name]})
+        for construct in ("RuleCalls", "RuleCallsAgain"):
+            self._tell(
+                construct,
+                "events",
+                "the rules that watch over backups",
+                _EVENTS,
+                {"$or": [{"name": ours}, {"rule": ours}]},
+            )
+        self._tell("AlarmCalls", "monitoring", "the alarms on backups", _ALARMS)
+        self._tell("FunctionCalls", "lambda", "the functions that back up", _LAMBDA, {"functionName": anywhere})
+        self._tell("WorkflowCalls", "states", "the workflows that back up", _WORKFLOWS, {"stateMachineArn": anywhere})
+        self._tell("ScheduleCalls", "scheduler", "the schedules of backups", _SCHEDULES, {"name": ours})
+        self._tell("TopicCalls", "sns", "where alerts go", _TOPICS)
+        self._tell("TrailCalls", "cloudtrail", "the record of calls that these alerts rest on", _TRAILS)
+        self._tell(
+            "StackCalls", "cloudformation", "the backup stack", _STACKS, {"stackName": [{"wildcard": f"*{stack}*"}]}
+        )
+
+    def _tell(
+        self,
+        construct_id: str,
+        service: str,
+        what: str,
+        names: Sequence[str],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        by_hand = {} if service == "cloudformation" else {"sourceIPAddress": [{"anything-but": _CLOUDFORMATION}]}
+        self._alerts.watch(
+            construct_id,
+            f"Somebody asked to change {what}",
+            {
+                "source": [f"aws.{service}"],
+                "detail_type": ["AWS API Call via CloudTrail"],
+                "detail": {
+                    "eventSource": [f"{service}.amazonaws.com"],
+                    "eventName": list(names),
+                    **by_hand,
+                    **({"requestParameters": dict(parameters)} if parameters else {}),
+                },
+            },
+        )
