@@ -233,7 +233,7 @@ class LogicalBackup(Construct):
         )
 
     def _long_dump(self, engine: LongRunningDump) -> tasks.CodeBuildStartBuild:
-        return tasks.CodeBuildStartBuild(
+        build = tasks.CodeBuildStartBuild(
             self,
             "Long-running dump",
             project=engine.project,
@@ -246,6 +246,13 @@ class LogicalBackup(Construct):
             result_path=sfn.JsonPath.DISCARD,
             task_timeout=sfn.Timeout.duration(engine.limit),
         )
+        # Only what kept the build from starting: a build that failed has dumped for hours, and says why.
+        build.add_retry(
+            errors=["CodeBuild.AWSCodeBuildException", "CodeBuild.AccountLimitExceededException"],
+            interval=Duration.minutes(1),
+            max_attempts=5,
+        )
+        return build
 
 
 def _describe(functions: BackupFunctions) -> Statement:
