@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
+# Assets are hashed but not copied, and what CDK writes goes away with the process.
+OUT = Path(tempfile.mkdtemp(prefix="aurora-backup-synth-"))
+atexit.register(shutil.rmtree, OUT, ignore_errors=True)
+_UNSTAGED = {"aws:cdk:disable-asset-staging": True}
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 
 # Made by CDK itself (closing the default security group, emptying a bucket): not ours to shape.
@@ -122,18 +129,22 @@ def states(definition: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
                 yield from states(inner)
 
 
+def new_app(*, flags: bool = True) -> cdk.App:
+    """An app, with cdk.json's feature flags or without any."""
+    context = {**(FLAGS if flags else {}), **_UNSTAGED}
+    return cdk.App(context=context, analytics_reporting=False, outdir=tempfile.mkdtemp(dir=OUT))
+
+
 def deployable(context: Mapping[str, Any] | None = None, *, flags: bool = True) -> Synthesised:
     """The stack of app.py under a context, with cdk.json's feature flags or without any."""
     given = {f"backup:{key}": value for key, value in (context or {}).items()}
-    app = cdk.App(context=FLAGS if flags else {}, analytics_reporting=False)
     (config,) = read_context(given)
-    return Synthesised.of(AuroraBackupStack(app, config))
+    return Synthesised.of(AuroraBackupStack(new_app(flags=flags), config))
 
 
 def new_stack(name: str = "Mine", *, flags: bool = True, **stack: Any) -> cdk.Stack:
     """An empty stack of a consumer's own app."""
-    app = cdk.App(context=FLAGS if flags else {}, analytics_reporting=False)
-    return cdk.Stack(app, name, **stack)
+    return cdk.Stack(new_app(flags=flags), name, **stack)
 
 
 def some_clients(scope: cdk.Stack, construct_id: str = "SomeClients") -> lambda_.ILayerVersion:

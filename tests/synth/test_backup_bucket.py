@@ -1,0 +1,124 @@
+"""BackupBucket: how objects get in, how they get out, and which lifecycles are refused."""
+
+from __future__ import annotations
+
+import pytest
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_s3 as s3
+
+from cdk_aurora_backup import (
+    BackupBucket,
+    BackupKey,
+    LifecycleRule,
+    RetentionPolicy,
+    StorageClass,
+    SynthError,
+    Transition,
+)
+from tests.synth.synthesis import CDKS_OWN, Synthesised, new_stack
+
+
+def made(*, flags: bool = True, **options) -> Synthesised:
+    stack = new_stack(flags=flags)
+    if options.pop("own_logs", False):
+        options["access_logs"] = s3.Bucket(stack, "Logs")
+    key = BackupKey(stack, "Key").key
+    BackupBucket(stack, "Storage", key=key, policy=RetentionPolicy.hipaa(), **options)
+    return Synthesised.of(stack)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Synthesised:
+    return made()
+
+
+def statements(template: Synthesised) -> list[dict]:
+    return template.named("AWS::S3::BucketPolicy", "StorageBucketPolicy")["PolicyDocument"]["Statement"]
+
+
+def test_it_is_versioned_private_owned_and_encrypted_under_the_customer_key(bucket):
+    found = bucket.named("AWS::S3::Bucket", "StorageBucket")
+    (key,) = bucket.ids("AWS::KMS::Key")
+    (encryption,) = found["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"] == {"KMSMasterKeyID": f"<{key}.Arn>", "SSEAlgorithm": "aws:kms"}
+    assert encryption["BucketKeyEnabled"] is True
+    assert found["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert set(found["PublicAccessBlockConfiguration"].values()) == {True}
+    assert found["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert found["ObjectLockEnabled"] is True
+    assert "ObjectLockConfiguration" not in found, "what is locked is decided object by object"
+
+
+def test_plain_http_and_old_tls_are_denied(bucket):
+    denials = [s for s in statements(bucket) if s["Effect"] == "Deny" and s["Action"] == "s3:*"]
+    conditions = [s["Condition"] for s in denials]
+    assert {"Bool": {"aws:SecureTransport": "false"}} in conditions
+    assert {"NumericLessThan": {"s3:TlsVersion": 1.2}} in conditions
+
+
+@pytest.mark.parametrize(
+    ("sid", "header", "wanted"),
+    [
+        ("DenyOtherEncryption", "s3:x-amz-server-side-encryption", "aws:kms"),
+        ("DenyOtherKeys", "s3:x-amz-server-side-encryption-aws-kms-key-id", None),
+    ],
+)
+def test_a_put_that_names_another_encryption_or_key_is_denied_and_one_that_names_none_is_not(
+    bucket, sid, header, wanted
+):
+    (denial,) = [s for s in statements(bucket) if s.get("Sid") == sid]
+    (key,) = bucket.ids("AWS::KMS::Key")
+    assert (denial["Effect"], denial["Action"]) == ("Deny", "s3:PutObject")
+    assert denial["Condition"] == {"StringNotEquals": {header: wanted or f"<{key}.Arn>"}, "Null": {header: "false"}}
+
+
+def test_access_is_logged_to_a_bucket_that_s3_can_write_to(bucket):
+    logs = bucket.named("AWS::S3::Bucket", "StorageAccessLogs")
+    (encryption,) = logs["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    (log_bucket,) = [n for n in bucket.ids("AWS::S3::Bucket") if "AccessLogs" in n]
+    logging = bucket.named("AWS::S3::Bucket", "StorageBucket")["LoggingConfiguration"]
+    assert logging == {"DestinationBucketName": f"<{log_bucket}>", "LogFilePrefix": "backup-bucket/"}
+    policy = bucket.named("AWS::S3::BucketPolicy", "AccessLogs")["PolicyDocument"]["Statement"]
+    (delivery,) = [s for s in policy if s.get("Sid") == "DeliverAccessLogs"]
+    assert delivery["Resource"] == f"<{log_bucket}.Arn>/backup-bucket/*"
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_access_logs_never_use_access_control_lists_whatever_the_consumers_flags(flags):
+    assert all("AccessControl" not in b for b in made(flags=flags).all("AWS::S3::Bucket"))
+
+
+def test_an_existing_bucket_for_access_logs_is_used():
+    template = made(own_logs=True)
+    (logs,) = [n for n in template.ids("AWS::S3::Bucket") if n.startswith("Logs")]
+    assert len(template.ids("AWS::S3::Bucket")) == 2
+    assert template.named("AWS::S3::Bucket", "Storage")["LoggingConfiguration"]["DestinationBucketName"] == f"<{logs}>"
+
+
+def test_a_rule_of_the_callers_own_for_another_prefix_is_added():
+    rule = LifecycleRule("exports/", 400, (Transition(30, StorageClass.STANDARD_IA),))
+    rules = made(lifecycle=[rule]).named("AWS::S3::Bucket", "StorageBucket")["LifecycleConfiguration"]["Rules"]
+    (found,) = [r for r in rules if r.get("Prefix") == "exports/"]
+    assert found["ExpirationInDays"] == 400
+    assert found["Transitions"] == [{"StorageClass": "STANDARD_IA", "TransitionInDays": 30}]
+
+
+@pytest.mark.parametrize("prefix", ["logical-backups/", "logical-backups/clinic/", "logical", "", "ledger/"])
+def test_a_rule_of_the_callers_own_that_reaches_the_policys_objects_is_refused(prefix):
+    # S3 would obey whichever expires first: ten days instead of the ninety that the policy promises.
+    with pytest.raises(SynthError, match=rf"BackupBucket\.lifecycle: .*must not overlap .*got '{prefix}'"):
+        made(lifecycle=[LifecycleRule(prefix, 10)])
+
+
+def test_a_bucket_that_goes_with_its_stack_is_emptied_first():
+    template = made(removal_policy=RemovalPolicy.DESTROY)
+    for name in template.ids("AWS::S3::Bucket"):
+        assert template.resources[name]["DeletionPolicy"] == "Delete"
+    emptied = [p["BucketName"] for p in template.all("Custom::S3AutoDeleteObjects")]
+    assert sorted(emptied) == sorted(f"<{name}>" for name in template.ids("AWS::S3::Bucket"))
+
+
+def test_a_bucket_that_stays_has_nothing_near_it_that_could_empty_it(bucket):
+    assert bucket.ids("Custom::S3AutoDeleteObjects") == []
+    assert not [n for n in bucket.resources if n.startswith(CDKS_OWN)]
