@@ -86,6 +86,11 @@ class DatabaseNetwork(Construct):
             self.reach("BackupSecrets", "secretsmanager", service, "Backup functions read the database secret")
 
     @property
+    def creates_endpoints(self) -> bool:
+        """Whether the endpoints that are called are made here, or demanded to exist."""
+        return self._create
+
+    @property
     def security_group(self) -> ec2.SecurityGroup:
         """The group of the functions; what they may reach lets it in."""
         return self._group

@@ -8,10 +8,15 @@ from aurora_backup.recovery_edges import Edges
 
 
 def handler(_event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Return `{resource_id, new}`; new: whether anything had changed. A cluster that is gone is left as remembered."""
+    """Return `{resource_id, new, database_endpoint: {host, port} | None}`; new: whether anything had changed.
+
+    A cluster that is gone is left as remembered, and has no endpoint.
+    """
     edges = Edges.from_environment()
     source, resource_id = edges.source()
     if source is None:
-        return {"resource_id": resource_id, "new": False}
+        return {"resource_id": resource_id, "new": False, "database_endpoint": None}
     instances = edges.rds.instances(edges.settings.cluster_id)
-    return {"resource_id": resource_id, "new": edges.store.remember(resource_id, source, instances)}
+    endpoint = {"host": source["Endpoint"], "port": source["Port"]} if source.get("Endpoint") else None
+    new = edges.store.remember(resource_id, source, instances)
+    return {"resource_id": resource_id, "new": new, "database_endpoint": endpoint}

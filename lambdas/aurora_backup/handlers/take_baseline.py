@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from aurora_backup import deployment
-from aurora_backup.errors import SettingsError
+from aurora_backup.errors import ConnectionFailed, SettingsError
 from aurora_backup.facts_sql import Questions, read_facts
 from aurora_backup.postgres import Session, discover
 from aurora_backup.recovery_settings import RecoverySettings
@@ -23,6 +23,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if not settings.cluster_resource_id:
         raise SettingsError("CLUSTER_RESOURCE_ID must be set, and is missing or empty")
     endpoint = event["database_endpoint"]
+    if endpoint is None:
+        raise ConnectionFailed(f"cluster {settings.cluster_id} does not exist, or has no endpoint yet")
 
     def open_session(name: str) -> Session:
         return Session(deployment.target(settings, endpoint, name))

@@ -1,0 +1,169 @@
+"""NativeRestoreTest: validates what AWS Backup's own restore testing restored, and answers with the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from aurora_backup.tags import RECOVERY_TEST
+from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
+from cdk_aurora_backup.recovery_permissions import delete_test_copies, describe, documents, restore
+from cdk_aurora_backup.recovery_test import reader, unless_restored
+from cdk_aurora_backup.restore_states import LAMBDA_LIMIT, NOW, CleanUpPath, loop, step
+from cdk_aurora_backup.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aws_cdk import aws_lambda as lambda_
+
+    from cdk_aurora_backup.alerts import BackupAlerts
+    from cdk_aurora_backup.baselines import Baselines
+    from cdk_aurora_backup.functions import BackupFunctions
+    from cdk_aurora_backup.permissions import Statement
+    from cdk_aurora_backup.recovery_test import TestIsolation
+
+_NAME = "NativeRestoreTest"
+
+
+class NativeRestoreTest(Construct):
+    """A workflow for each completed job of a restore testing plan: add an instance, read, judge, answer, remove it.
+
+    AWS Backup restores a cluster without an instance, so nothing ever opens it unless one is added; and it deletes the
+    cluster after the validation window, which an instance of ours would prevent.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: BackupFunctions,
+        alerts: BackupAlerts,
+        baselines: Baselines,
+        isolation: TestIsolation,
+        databases: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        keep = documents(functions.bucket)
+        told = {**(environment or {}), **isolation.environment}
+        jobs = "AWS Backup names restore jobs at run time."
+
+        def add(construct_id: str, handler: str, description: str, statements: list[Statement]) -> lambda_.Function:
+            return functions.add(
+                self, construct_id, handler, description=description, statements=statements, environment=told
+            )
+
+        job = statement("RestoreJob", ["backup:DescribeRestoreJob"], ["*"], wildcard=jobs)
+        plan = add("Plan", "plan_native_test", "Finds what a restore test restored", [job, describe(self), *keep])
+        advance = add(
+            "Step",
+            "restore_step",
+            "Adds an instance to a restore test's cluster",
+            [describe(self), *restore(functions, RECOVERY_TEST), *keep],
+        )
+        judge = add("Judge", "judge_restored", "Holds a restore test's cluster against the baselines", keep)
+        put = statement("Answer", ["backup:PutRestoreValidationResult"], ["*"], wildcard=jobs)
+        answer = add("Answer", "answer_native_test", "Tells AWS Backup how its restore test ended", [put])
+        clean = add(
+            "CleanUp", "clean_up", "Removes the added instance", [describe(self), *delete_test_copies(self), *keep]
+        )
+        read = reader(self, functions, isolation, databases, told)
+
+        self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
+        begin, accepted = flow.begin()
+        planned = {"plan.$": "$.planned.plan"}
+        find = flow.task("Find the restored cluster", plan, result_path="$.planned")
+        remember, baseline = baselines.states(flow, catch=False)
+        adding = step(flow, "Add an instance", advance, {**planned, **NOW}, result_path="$.restored", catch=False)
+        reading = step(
+            flow,
+            "Read the copy",
+            read,
+            {**planned, "restored.$": "$.restored"},
+            result_path="$.read",
+            timeout=LAMBDA_LIMIT,
+            catch=False,
+        )
+        judging = step(
+            flow, "Judge", judge, {**planned, **NOW, "read.$": "$.read"}, result_path="$.judged", catch=False
+        )
+        job_id = {"restore_job.$": "$.planned.restore_job"}
+        answering = step(
+            flow, "Answer", answer, {**job_id, "judged.$": "$.judged"}, result_path="$.answered", catch=False
+        )
+        refusing = step(
+            flow,
+            "Answer that it failed",
+            answer,
+            {**job_id, "failure.$": "$.failure"},
+            result_path="$.answered",
+            catch=False,
+        )
+        passed = sfn.Succeed(self, "Done")
+        clean_up = CleanUpPath(flow, _NAME, clean, then=unless_restored(self, flow, _NAME, passed))
+        clean_up.catch(answering)
+        refusing.add_catch(clean_up.start, result_path="$.error").next(clean_up.start)
+        clean_up.entrance = refusing
+        for state in (remember, baseline, adding, reading, judging):
+            clean_up.catch(state)
+        accepted.next(find).next(remember).next(baseline).next(adding)
+        loop(flow, adding, result="$.restored", done="done", then=reading)
+        reading.next(judging).next(answering).next(clean_up.start)
+        hours = functions.policy.recovery_testing.lifetime_hours
+        flow.define(sfn.Chain.start(begin), timeout=Duration.hours(hours + 2))
+        alerts.watch_workflow("NativeRestoreTestEnds", flow.machine)
+        self._rule = self._listen(functions)
+
+    @property
+    def machine(self) -> sfn.StateMachine:
+        """The workflow. Input: `{"restore_job": id}`."""
+        return self._workflow.machine
+
+    @property
+    def rule(self) -> events.Rule:
+        """What starts it."""
+        return self._rule
+
+    def _listen(self, functions: BackupFunctions) -> events.Rule:
+        role = ServiceRole(
+            self,
+            "EventRole",
+            assumed_by=iam.ServicePrincipal("events.amazonaws.com"),
+            description="Starts the validation of a native restore test",
+            statements=[
+                statement("Start", ["states:StartExecution"], [self.machine.state_machine_arn]),
+                use_key(functions.key),
+            ],
+        )
+        return events.Rule(
+            self,
+            "Completed",
+            description="A restore test of AWS Backup has restored an Aurora cluster",
+            event_pattern=events.EventPattern(
+                source=["aws.backup"],
+                detail_type=["Restore Job State Change"],
+                detail={
+                    "status": ["COMPLETED"],
+                    "resourceType": ["Aurora"],
+                    "restoreTestingPlanArn": [{"exists": True}],
+                },
+            ),
+            targets=[
+                targets.SfnStateMachine(
+                    self.machine,
+                    role=role.role,
+                    dead_letter_queue=functions.dead_letters,
+                    input=events.RuleTargetInput.from_object(
+                        {"restore_job": events.EventField.from_path("$.detail.restoreJobId")}
+                    ),
+                )
+            ],
+        )

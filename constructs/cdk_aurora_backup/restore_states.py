@@ -1,0 +1,94 @@
+"""The states that every restoring workflow shares: step by step until done, with waiting between, and cleaning up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aws_cdk import Duration
+from aws_cdk import aws_stepfunctions as sfn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aws_cdk import aws_lambda as lambda_
+    from aws_cdk import aws_stepfunctions_tasks as tasks
+
+    from cdk_aurora_backup.workflow import Workflow
+
+LAMBDA_LIMIT = Duration.minutes(15)
+PAUSE = Duration.seconds(30)
+NOW = {"now.$": "$$.State.EnteredTime"}
+# Our functions can be repeated, so what may pass is tried again: RDS and S3 out of breath, a copy's DNS not there yet.
+_PASSING = ["RdsUnavailable", "UploadFailed", "ConnectionFailed", "Lambda.Unknown", "States.Timeout"]
+
+
+def step(
+    flow: Workflow,
+    name: str,
+    function: lambda_.IFunction,
+    payload: Mapping[str, Any],
+    *,
+    result_path: str | None = None,
+    timeout: Duration | None = None,
+    catch: bool = True,
+) -> tasks.LambdaInvoke:
+    """One task whose function can be repeated. result_path: None discards the answer."""
+    state = flow.task(
+        name, function, payload=payload, result_path=result_path, timeout=timeout or Duration.minutes(2), catch=catch
+    )
+    state.add_retry(
+        errors=_PASSING,
+        interval=Duration.seconds(15),
+        max_attempts=5,
+        backoff_rate=2,
+        jitter_strategy=sfn.JitterType.FULL,
+    )
+    return state
+
+
+def loop(
+    flow: Workflow, state: sfn.TaskStateBase, *, result: str, done: str, then: sfn.IChainable
+) -> sfn.TaskStateBase:
+    """Repeat a task, with a pause, until `result`.state is `done`; then go on. Returns the task, where it begins."""
+    pause = sfn.Wait(flow, f"Wait for {state.id[0].lower()}{state.id[1:]}", time=sfn.WaitTime.duration(PAUSE))
+    finished = sfn.Condition.string_equals(f"{result}.state", done)
+    state.next(sfn.Choice(flow, f"{state.id}: done?").when(finished, then).otherwise(pause))
+    pause.next(state)
+    return state
+
+
+class CleanUpPath:
+    """Removes what a workflow made, whatever happened before, and only then ends: well, or in an alert.
+
+    Send failures here with `catch`; go to `start` when all went well.
+    """
+
+    def __init__(self, flow: Workflow, workflow: str, function: lambda_.IFunction, *, then: sfn.IChainable) -> None:
+        self._flow = flow
+        alert = sfn.Pass(
+            flow,
+            "Say what failed",
+            parameters={
+                "workflow": workflow,
+                "step.$": "$.failure.step",
+                "error.$": "$.failure.error",
+                "cause.$": "$.failure.cause",
+                "execution.$": "$$.Execution.Id",
+            },
+        )
+        alert.next(flow.failed)
+        ended = sfn.Choice(flow, "Did a step fail?").when(sfn.Condition.is_present("$.failure"), alert).otherwise(then)
+        clean = step(flow, "Clean up", function, {"plan.$": "$.planned.plan", **NOW}, result_path="$.cleaned")
+        self.start = loop(flow, clean, result="$.cleaned", done="gone", then=ended)
+        self.entrance: sfn.IChainable = self.start
+
+    def catch(self, state: sfn.TaskStateBase) -> None:
+        """Clean up after what this state could not recover from, and then fail with its name and cause."""
+        named = sfn.Pass(
+            self._flow,
+            f"{state.id} failed",
+            parameters={"step": state.id, "error.$": "$.error.Error", "cause.$": "$.error.Cause"},
+            result_path="$.failure",
+        )
+        named.next(self.entrance)
+        state.add_catch(named, result_path="$.error")
