@@ -22,7 +22,7 @@ from local.processes import Account, Guarded, free_port, unprivileged
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ARCHIVE_SECONDS = 5
 """What was committed is in the archive after this many seconds at the latest."""
@@ -85,8 +85,15 @@ class Home:
 
     def run(self, tool: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
         """Run one of PostgreSQL's tools as `account`; return its output, or raise `CommandError` with it."""
+        return self._run([self.bin / tool, *arguments], env or {})
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy the directory `source` to the new directory `target`, as `account`."""
+        self._run(["cp", "-R", source, target], {})
+
+    def _run(self, command: Sequence[str | Path], env: Mapping[str, str]) -> str:
         done = subprocess.run(
-            [str(self.bin / tool), *map(str, arguments)],
+            [str(part) for part in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -94,12 +101,13 @@ class Home:
             errors="replace",
             cwd="/",
             # HOME is never that of our caller: libpq looks there for certificates, which `account` may not read.
-            env={"PATH": os.environ["PATH"], "HOME": str(self.path), "LC_ALL": "C", **(env or {})},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.path), "LC_ALL": "C", **env},
             check=False,
             **self.account.switch,  # type: ignore[call-overload]
         )
         if done.returncode:
-            raise CommandError(f"{tool} failed with status {done.returncode}: {done.stdout[-2000:].strip()}")
+            name = Path(command[0]).name
+            raise CommandError(f"{name} failed with status {done.returncode}: {done.stdout[-2000:].strip()}")
         return str(done.stdout)
 
     def remove(self) -> None:
@@ -189,11 +197,7 @@ class Server:
     def adopt(self, data: Path) -> None:
         """Take a copy of the data directory `data` (a base backup) as this server's own."""
         self._own_directories()
-        subprocess.run(
-            ["cp", "-R", str(data), str(self.data)],
-            check=True,
-            **self.home.account.switch,  # type: ignore[call-overload]
-        )
+        self.home.copy(data, self.data)
 
     def _own_directories(self) -> None:
         for path in (self.directory, self.archive):

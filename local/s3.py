@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import botocore.serialize
+from ministack.core.responses import get_account_id, get_region
 from ministack.services import s3
 
 from local import lifecycle
@@ -50,3 +51,18 @@ def install() -> None:
         return s3._error("InvalidRequest", reason, 400, f"/{bucket}")
 
     s3._put_bucket_lifecycle = put
+    s3._resolve_sse_write_headers = _with_default_key(s3._resolve_sse_write_headers)
+
+
+def _with_default_key(theirs: Any) -> Any:
+    """A write that asks for aws:kms and names no key gets the bucket's, else the account's `aws/s3`, as on S3."""
+    algorithm, key = "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"
+
+    def resolve(headers: dict[str, str], bucket: str) -> Any:
+        if headers.get(algorithm) == "aws:kms" and not headers.get(key):
+            default = s3._bucket_default_sse_headers(bucket).get(key)
+            managed = f"arn:aws:kms:{get_region()}:{get_account_id()}:alias/aws/s3"
+            headers = {**headers, key: default or managed}
+        return theirs(headers, bucket)
+
+    return resolve

@@ -14,10 +14,17 @@ VERSION = "1.5.33"
 REPLACED = {
     "ministack.services.rds": ("_ACTION_MAP",),
     "ministack.services.backup": ("handle_request",),
-    "ministack.services.stepfunctions": ("_invoke_aws_sdk_integration",),
+    "ministack.services.stepfunctions": (
+        "_invoke_aws_sdk_integration",
+        "_apply_parameters",
+        "_run_execution",
+        "_fail_execution",
+        "_scaled_sleep",
+        "_add_event",
+    ),
     "ministack.services.lambda_svc": ("_execute_function_warm",),
     "ministack.services.scheduler": ("start_scheduler",),
-    "ministack.services.s3": ("_put_bucket_lifecycle",),
+    "ministack.services.s3": ("_put_bucket_lifecycle", "_resolve_sse_write_headers"),
     "ministack.services.cloudformation.provisioners": ("_RESOURCE_HANDLERS",),
     "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread",),
 }
@@ -28,18 +35,23 @@ READ = {
     "ministack.services.kms": ("_resolve_key",),
     "ministack.services.eventbridge": ("_put_events",),
     "ministack.services.secretsmanager": ("_store_new_secret", "delete_secret_in_process"),
-    "ministack.services.stepfunctions": ("_ExecutionError", "_SFN_WAIT_SCALE"),
+    "ministack.services.stepfunctions": ("_ExecutionError", "_executions", "_state_machines"),
     "ministack.services.lambda_svc": ("_resolve_layer_zip",),
     "ministack.core.lambda_runtime": ("execution_credentials",),
     "ministack.services.s3": (
+        "_bucket_default_sse_headers",
         "_put_bucket_encryption",
         "_put_object_lock_configuration",
+        "_put_bucket_logging",
+        "_put_bucket_ownership_controls",
+        "_put_bucket_tagging",
+        "_buckets",
+        "_bucket_has_versions",
         "_bucket_versioning",
         "_bucket_lifecycle",
-        "_bucket_encryption",
     ),
-    "ministack.services.backup": ("_vaults", "_plans", "_selections"),
-    "ministack.services.cloudformation.provisioners": ("_physical_name", "_update_resource", "_provision_resource"),
+    "ministack.services.backup": ("_vaults", "_selections", "_create_vault", "_create_selection"),
+    "ministack.services.cloudformation.provisioners": ("_physical_name",),
 }
 
 

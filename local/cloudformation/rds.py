@@ -13,6 +13,11 @@ from local.rds.snapshots import take_snapshot
 from local.rds.state import Cluster, arn, here
 
 _WAIT_SECONDS = 300
+# Properties whose parameter of the RDS API has another name.
+_RENAMED = {
+    "PerformanceInsightsEnabled": "EnablePerformanceInsights",
+    "PerformanceInsightsKmsKeyId": "PerformanceInsightsKMSKeyId",
+}
 # Properties that are no parameter of CreateDBCluster and are dealt with by name below.
 _OWN = {
     "MasterUserSecret",
@@ -47,12 +52,12 @@ def install() -> None:
 
 def _request(operation: str, properties: Properties, **more: Any) -> dict[str, Any]:
     shape = api.model.operation_model(operation).input_shape
-    return {**coerce(shape, properties), **more}
+    return {**coerce(shape, {_RENAMED.get(name, name): value for name, value in properties.items()}), **more}
 
 
 def _create_cluster(logical_id: str, properties: Properties, stack: str) -> Created:
     known = set(api.model.operation_model("CreateDBCluster").input_shape.members) | _OWN
-    unknown = sorted(set(properties) - known)
+    unknown = sorted(set(properties) - known - set(_RENAMED))
     if unknown:
         raise ValueError(f"AWS::RDS::DBCluster {logical_id}: the property {unknown[0]} is not emulated")
     name = properties.get("DBClusterIdentifier") or physical_name(stack, logical_id, longest=63, lowercase=True)

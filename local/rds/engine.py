@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 from local.postgres import ARCHIVE_SECONDS, Server, recovery_to
@@ -192,9 +191,9 @@ def archive_end(automated: Path) -> dt.datetime | None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a data directory as the user who owns it."""
-    account = current().home.account
-    account.own(target.parent)
-    subprocess.run(["cp", "-R", str(source), str(target)], check=True, cwd="/", **account.switch)  # type: ignore[call-overload]
+    home = current().home
+    home.account.own(target.parent)
+    home.copy(source, target)
 
 
 def _modified(path: Path) -> dt.datetime:

@@ -27,6 +27,7 @@ from botocore.exceptions import ClientError
 from local import seams
 from local.processes import ProcessDiedError
 from local.protocol import AwsError
+from local.rds.rules import page
 from local.rds.snapshots import check_quota
 from local.rds.state import MANUAL_SNAPSHOT_QUOTA, Region, Snapshot
 from local.server import REPOSITORY, LocalAws
@@ -390,33 +391,36 @@ def test_automated_snapshots_are_listed_need_their_type_to_be_found_and_cannot_b
     assert "Only manual snapshots may be deleted" in message
 
 
-def test_a_snapshot_can_be_copied_shared_paged_and_deleted(local_aws, source):
-    rds, names = source.rds, [f"{source.name}-s{n:02}" for n in range(22)]
-    rds.create_db_cluster_snapshot(DBClusterIdentifier=source.name, DBClusterSnapshotIdentifier=names[0])
-    arn = snapshot_done(local_aws, names[0])["DBClusterSnapshotArn"]
-    for name in names[1:]:
-        rds.copy_db_cluster_snapshot(
-            SourceDBClusterSnapshotIdentifier=arn,
-            TargetDBClusterSnapshotIdentifier=name,
-            CopyTags=True,
-        )
-    copied = snapshot_done(local_aws, names[1])
+def test_a_snapshot_can_be_copied_shared_and_deleted(local_aws, source):
+    rds, one, two = source.rds, f"{source.name}-one", f"{source.name}-two"
+    rds.create_db_cluster_snapshot(DBClusterIdentifier=source.name, DBClusterSnapshotIdentifier=one)
+    assert refusal(rds.delete_db_cluster_snapshot, DBClusterSnapshotIdentifier=one)[0].startswith("InvalidDBCluster")
+    arn = snapshot_done(local_aws, one)["DBClusterSnapshotArn"]
+    copy = {"SourceDBClusterSnapshotIdentifier": arn, "TargetDBClusterSnapshotIdentifier": two, "CopyTags": True}
+    rds.copy_db_cluster_snapshot(**copy)
+    assert refusal(rds.copy_db_cluster_snapshot, **copy)[0] == "DBClusterSnapshotAlreadyExistsFault"
+    copied = snapshot_done(local_aws, two)
     assert copied["SourceDBClusterSnapshotArn"] == arn
     assert copied["TagList"] == [{"Key": "owner", "Value": "clinic"}]
-    mine = {"DBClusterIdentifier": source.name, "SnapshotType": "manual", "MaxRecords": 20}
-    page = rds.describe_db_cluster_snapshots(**mine)
-    rest = rds.describe_db_cluster_snapshots(**mine, Marker=page["Marker"])
-    assert (len(page["DBClusterSnapshots"]), len(rest["DBClusterSnapshots"]), "Marker" in rest) == (20, 2, False)
-
-    by_name = {"DBClusterSnapshotIdentifier": names[0]}
-    share = {**by_name, "AttributeName": "restore"}
-    rds.modify_db_cluster_snapshot_attribute(**share, ValuesToAdd=["all"])
+    by_name = {"DBClusterSnapshotIdentifier": one}
+    rds.modify_db_cluster_snapshot_attribute(**by_name, AttributeName="restore", ValuesToAdd=["all"])
     attributes = rds.describe_db_cluster_snapshot_attributes(**by_name)["DBClusterSnapshotAttributesResult"]
     assert attributes["DBClusterSnapshotAttributes"] == [{"AttributeName": "restore", "AttributeValues": ["all"]}]
-    for name in names:
-        snapshot_done(local_aws, name)
+    for name in (one, two):
         rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
     assert refusal(rds.describe_db_cluster_snapshots, **by_name)[0] == "DBClusterSnapshotNotFoundFault"
+
+
+def test_pages_hold_what_was_asked_for_and_lead_to_the_next():
+    items = [{"Id": f"s{number:02}"} for number in range(41)]
+    marker, sizes, seen = None, [], []
+    while True:
+        found, marker = page({"MaxRecords": 20, "Marker": marker}, items, "Id")
+        sizes.append(len(found))
+        seen += found
+        if marker is None:
+            break
+    assert (sizes, seen) == ([20, 20, 1], items)
 
 
 def test_a_disabled_key_makes_the_snapshots_under_it_unreadable(local_aws):
@@ -858,9 +862,11 @@ def test_errors_of_functions_keep_their_type_and_message(local_aws, function, na
     assert message in answer["errorMessage"]
 
 
-def run_machine(aws: LocalAws, states: dict[str, Any], start: str, given: dict[str, Any]) -> dict[str, Any]:
+def run_machine(
+    aws: LocalAws, states: dict[str, Any], start: str, given: dict[str, Any], **more: Any
+) -> dict[str, Any]:
     client = aws.client("stepfunctions")
-    definition = json.dumps({"StartAt": start, "States": states})
+    definition = json.dumps({"StartAt": start, "States": states, **more})
     machine = client.create_state_machine(name=f"m{secrets.token_hex(4)}", definition=definition, roleArn=ROLE)
     execution = client.start_execution(stateMachineArn=machine["stateMachineArn"], input=json.dumps(given))
 
@@ -956,6 +962,18 @@ def test_a_parameter_that_step_functions_does_not_know_fails_the_execution(local
     ended = run_machine(local_aws, {"Look": look}, "Look", {})
     assert ended["status"] == "FAILED"
     assert "DBClusterIdentifier" in ended["cause"]
+
+
+def test_a_state_machine_that_waits_longer_than_its_timeout_is_timed_out(local_aws):
+    states = {"Wait": {"Type": "Wait", "Seconds": 60, "Next": "Again"}, "Again": {"Type": "Pass", "End": True}}
+    assert run_machine(local_aws, states, "Wait", {}, TimeoutSeconds=50)["status"] == "TIMED_OUT"
+    assert run_machine(local_aws, states, "Wait", {}, TimeoutSeconds=70)["status"] == "SUCCEEDED"
+
+
+def test_a_state_cannot_pass_on_more_than_256_kilobytes(local_aws):
+    big = {"Type": "Pass", "Parameters": {"a": "x" * 140_000, "b": "y" * 140_000}, "End": True}
+    ended = run_machine(local_aws, {"Big": big}, "Big", {})
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.DataLimitExceeded")
 
 
 def test_a_schedule_runs_its_own_target_with_its_own_input(local_aws, function):
