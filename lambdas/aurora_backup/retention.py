@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ GUARD_MATTER = "last-good-set"  # the matter under which the manager itself hold
 LATE = timedelta(days=1)  # how much later than its schedule a backup may be, and an expiry may be carried out
 QUOTA_SHARE = 0.9
 _AUTOMATED_SETS_MINIMUM = 1  # daily sets under automated-backups/; the policy gives the other tiers a number
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _FEW = 1  # a single deletion is a share of nothing: the share limit speaks of two and more
 
 
@@ -160,7 +161,10 @@ class Plan:
 
 def time_of(point: RecoveryPoint, policy: RetentionPolicy) -> datetime | None:
     """Until when a point must stay: the later of what it declares and what the policy says; None when neither does."""
-    keep = policy.keep(point.tier) if point.tier else None
+    return _until(point, policy.keep(point.tier) if point.tier else None)
+
+
+def _until(point: RecoveryPoint, keep: Keep | None) -> datetime | None:
     if keep is None or point.created is None:
         return point.expires
     until = keep.until(point.created)
@@ -338,42 +342,45 @@ def decide(
     points = sorted(points, key=_order)
     own = frozenset(lineage)
     series = _series(points, policy, now, own)
-    decisions = tuple(_decide(p, policy, holds, now, own, series.get(p.series_key, _NO_SERIES)) for p in points)
+    keeps: dict[Tier | None, Keep | None] = {tier: policy.keep(tier) for tier in Tier}
+    decisions = tuple(
+        _decide(p, keeps.get(p.tier), holds.get(p.identifier, ()), now, p.cluster_resource_id in own, series)
+        for p in points
+    )
     sweep = _Sweep(decisions, policy, now, own, tuple(unknown))
     refused = tuple(reason for refusal in REFUSALS for reason in refusal(sweep))
     guard, unguard = _guards(series, policy, holds, now, decisions)
     return Plan(decisions, refused, guard, unguard)
 
 
-def _order(point: RecoveryPoint) -> tuple[str, str, str, str]:
-    return (point.tier or "", point.kind, point.created.isoformat() if point.created else "", point.identifier)
+def _order(point: RecoveryPoint) -> tuple[str, str, datetime, str]:
+    return (point.tier or "", point.kind, point.created or _NEVER, point.identifier)
 
 
 def _decide(
     point: RecoveryPoint,
-    policy: RetentionPolicy,
-    holds: Mapping[str, Sequence[str]],
+    keep: Keep | None,
+    holds: Sequence[str],
     now: datetime,
-    own: frozenset[str],
-    series: _Series,
+    own: bool,
+    series: Mapping[tuple[str, str, str], _Series],
 ) -> Decision:
-    matters = tuple(
-        sorted({*holds.get(point.identifier, ()), *(("held by the service itself",) if point.held else ())})
-    )
+    copies = series.get(point.series_key, _NO_SERIES)
+    matters = {*holds, "held by the service itself"} if point.held else set(holds)
     dated = point.created is not None and point.created <= now
     case = Case(
         point=point,
         now=now,
-        own=point.cluster_resource_id in own,
-        matters=matters,
-        policy_keeps=point.tier is not None and policy.keep(point.tier) is not None,
-        until=time_of(point, policy) if dated else point.expires,
-        last_good=point.identifier in series.keepers,
-        last_resort=point.identifier in series.resorts,
-        minimum=series.minimum,
+        own=own,
+        matters=tuple(sorted(matters)),
+        policy_keeps=keep is not None,
+        until=_until(point, keep) if dated else point.expires,
+        last_good=point.identifier in copies.keepers,
+        last_resort=point.identifier in copies.resorts,
+        minimum=copies.minimum,
     )
     rule = next(rule for rule in RULES if rule.when(case))
-    relies_on = tuple(sorted(series.keepers)) if rule.action is Action.DELETE else ()
+    relies_on = tuple(sorted(copies.keepers)) if rule.action is Action.DELETE else ()
     return Decision(point, rule.action, rule.name, _explain(rule, case), case.until, relies_on)
 
 
