@@ -114,7 +114,8 @@ class VaultLock:
         if not rules and (self.min_days is None or self.max_days is None):
             raise SynthError("VaultLock.min_days and max_days must be given for a vault that no rule writes into")
         least = self.min_days if self.min_days is not None else min(rules.values())
-        most = self.max_days if self.max_days is not None else max(rules.values())
+        # A lock needs two bounds that differ, also where only one rule writes.
+        most = self.max_days if self.max_days is not None else max(*rules.values(), least + 1)
         for name, days in rules.items():
             if not least <= days <= most:
                 raise SynthError(

@@ -120,15 +120,15 @@ class DatabaseNetwork(Construct):
     def _s3_endpoint(self) -> None:
         if self._endpoint("s3"):
             return
-        endpoint = self.vpc.add_gateway_endpoint(
-            "BackupS3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets]
-        )
-        resource = endpoint.node.default_child
-        if isinstance(resource, ec2.CfnVPCEndpoint) and not Stack.of(self).resolve(resource.route_table_ids):
+        try:
+            self.vpc.add_gateway_endpoint(
+                "BackupS3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets]
+            )
+        except RuntimeError as error:  # what CDK raises for an imported VPC that came without them
             raise SynthError(
                 f"{self.node.path}: the subnets of an imported VPC need their route tables for the S3 gateway endpoint "
                 "(isolated_subnet_route_table_ids), got none; or create_endpoints must be False"
-            )
+            ) from error
 
     def reach(self, construct_id: str, name: str, service: ec2.InterfaceVpcEndpointAwsService, why: str) -> None:
         """Let what runs here reach one more AWS service: its interface endpoint is made, or demanded to exist."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
+# CDK's own validator costs seconds; `test_app.py` runs it once, through the CLI.
+del FLAGS["@aws-cdk/core:validateAgainstDefaultRules"]
 # Assets are hashed but not copied, and what CDK writes goes away with the process.
 OUT = Path(tempfile.mkdtemp(prefix="aurora-backup-synth-"))
 atexit.register(shutil.rmtree, OUT, ignore_errors=True)

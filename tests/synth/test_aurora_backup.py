@@ -292,7 +292,7 @@ def test_every_workflow_that_ends_badly_is_heard_of_even_if_it_cannot_say_so_its
     watched = [
         arn
         for rule in default.all("AWS::Events::Rule")
-        if rule["EventPattern"]["source"] == ["aws.states"]
+        if rule["EventPattern"]["detail-type"] == ["Step Functions Execution Status Change"]
         for arn in rule["EventPattern"]["detail"].get("stateMachineArn", [])
     ]
     assert sorted(watched) == sorted(f"<{name}>" for name in default.state_machines())

@@ -1,0 +1,126 @@
+"""What is refused at synth, by field, rule and value; what is only warned of; what passes as not known yet."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_rds as rds
+
+from cdk_aurora_backup import Keep, ProtectedCluster, RetentionPolicy, SnapshotTier, SynthError
+from cdk_aurora_backup.checks import check_cluster, check_identifier, known, warn_about_quota
+from tests.synth.synthesis import Synthesised, backed_up, imported_cluster, new_stack, some_cluster, some_vpc
+
+HIPAA = RetentionPolicy.hipaa()
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return new_stack()
+
+
+@pytest.fixture(scope="module")
+def vpc(stack):
+    return some_vpc(stack)
+
+
+@pytest.mark.parametrize("name", ["1clinic", "-clinic", "clinic-", "cli--nic", "cli_nic", "klinik.ä", "c" * 64, ""])
+def test_a_name_that_breaks_an_aws_rule_is_refused(name):
+    with pytest.raises(SynthError, match=r"cluster must be 1-63 letters, digits and hyphens.*got "):
+        check_identifier("cluster", name)
+
+
+@pytest.mark.parametrize("name", ["c", "clinic", "Clinic-2", "c" * 63])
+def test_a_name_that_aws_takes_is_given_back(name):
+    assert check_identifier("cluster", name) == name
+
+
+def test_an_unresolved_token_passes_on_purpose_because_it_is_not_known_yet(stack, vpc):
+    name = cdk.CfnParameter(stack, "Name").value_as_string
+    days = cdk.CfnParameter(stack, "Days", type="Number").value_as_number
+    assert not known(name)
+    assert check_identifier("cluster", name) == name
+    cluster = some_cluster(stack, vpc, "Token")
+    resource = cluster.node.default_child
+    resource.backup_retention_period = days
+    check_cluster(cluster, HIPAA)
+
+
+def test_an_unencrypted_cluster_of_the_app_is_refused(stack, vpc):
+    for n, changes in enumerate(({"storage_encrypted": False}, {"storage_encrypted": None})):
+        cluster = some_cluster(stack, vpc, f"Plain{n}", **changes)
+        with pytest.raises(SynthError, match=rf"cluster Mine/Plain{n}: StorageEncrypted must be true, got"):
+            check_cluster(cluster, HIPAA)
+
+
+def test_a_key_with_encryption_switched_off_is_refused_although_cdk_lets_it_pass(stack, vpc):
+    cluster = some_cluster(stack, vpc, "Contradiction")
+    resource = cluster.node.default_child
+    resource.storage_encrypted, resource.kms_key_id = False, "alias/mine"
+    with pytest.raises(SynthError, match="StorageEncrypted must be true, got False"):
+        check_cluster(cluster, HIPAA)
+
+
+def test_a_cluster_restored_from_a_snapshot_is_as_encrypted_as_the_snapshot(stack, vpc):
+    cluster = rds.DatabaseClusterFromSnapshot(
+        stack,
+        "Restored",
+        engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_16_6),
+        snapshot_identifier="before",
+        writer=rds.ClusterInstance.serverless_v2("writer"),
+        vpc=vpc,
+        vpc_subnets={"subnets": vpc.isolated_subnets},
+        backup=rds.BackupProps(retention=cdk.Duration.days(35)),
+    )
+    check_cluster(cluster, HIPAA)
+
+
+@pytest.mark.parametrize("days", [1, 7, 34])
+def test_a_cluster_of_the_app_that_keeps_backups_for_less_than_the_policy_is_refused(stack, vpc, days):
+    cluster = some_cluster(stack, vpc, f"Short{days}", backup=rds.BackupProps(retention=cdk.Duration.days(days)))
+    with pytest.raises(SynthError, match=rf"BackupRetentionPeriod must be .* automated\.keep_days 35, got {days}"):
+        check_cluster(cluster, HIPAA)
+
+
+def test_a_cluster_that_says_nothing_keeps_one_day_and_is_refused(stack, vpc):
+    with pytest.raises(SynthError, match=r"automated\.keep_days 35, got 1"):
+        check_cluster(some_cluster(stack, vpc, "Silent", backup=None), HIPAA)
+
+
+def test_a_cluster_that_keeps_as_long_as_the_policy_is_accepted(stack, vpc):
+    check_cluster(some_cluster(stack, vpc, "Enough"), HIPAA)
+    check_cluster(some_cluster(stack, vpc, "Dev", backup=None), RetentionPolicy.dev())
+
+
+def test_aurora_backup_makes_the_check_itself(stack, vpc):
+    short = some_cluster(stack, vpc, "Short", backup=None)
+    with pytest.raises(SynthError, match="cluster Mine/Short: BackupRetentionPeriod"):
+        backed_up(stack, "OfShort", cluster=short, vpc=vpc)
+
+
+def test_an_imported_cluster_shows_nothing_at_synth_and_passes(stack):
+    check_cluster(imported_cluster(stack, "Elsewhere").cluster, HIPAA)
+
+
+@pytest.mark.parametrize("readers", [-1, 15])
+def test_more_instances_than_aurora_has_are_refused(stack, vpc, readers):
+    with pytest.raises(SynthError, match=rf"ProtectedCluster\.readers must be within 0-14, got {readers}"):
+        ProtectedCluster(stack, f"Many{readers}", vpc=vpc, key=None, policy=HIPAA, readers=readers)
+
+
+@pytest.mark.parametrize(("quota", "warned"), [(100, True), (108, True), (110, False), (1000, False)])
+def test_snapshots_near_the_quota_are_a_warning_and_never_an_error(quota, warned):
+    stack = new_stack()
+    cdk.CfnResource(stack, "Something", type="AWS::SNS::Topic")
+    warn_about_quota(stack, HIPAA, quota)
+    template = Synthesised.of(stack)
+    assert ("will hold 98 cluster snapshots" in template.said("warning")) is warned
+    assert template.said("error") == ""
+
+
+def test_a_policy_over_the_quota_still_synthesises():
+    stack = new_stack()
+    daily = SnapshotTier(schedule="cron(0 2 * * ? *)", keep=Keep.for_days(180))
+    backed_up(stack, policy=RetentionPolicy(weekly=daily))
+    template = Synthesised.of(stack)
+    assert "will hold 180 cluster snapshots" in template.said("warning")
+    assert template.said("error") == ""

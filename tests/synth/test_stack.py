@@ -1,0 +1,192 @@
+"""Day one in somebody's account: partitions, boundaries, tags, flags, environments, imports, and tearing it down."""
+
+from __future__ import annotations
+
+import json
+
+import aws_cdk as cdk
+import pytest
+
+from cdk_aurora_backup import SynthError
+from cdk_aurora_backup.app_config import read_context
+from cdk_aurora_backup.stack import AuroraBackupStack
+from tests.synth.synthesis import ACCOUNT, REGION, STATEFUL, Synthesised, deployable, new_app
+
+CLUSTER = {
+    "identifier": "clinic",
+    "resource_id": "cluster-ABCDEFGHIJKLMNOP",
+    "security_group_ids": ["sg-0123456789abcdef0"],
+    "secret_arn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:clinic-AbCdEf",
+    "key_arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
+}
+VPC = {
+    "vpc_id": "vpc-0123456789abcdef0",
+    "availability_zones": ["eu-west-1a", "eu-west-1b"],
+    "isolated_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+    "isolated_route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"],
+}
+
+
+@pytest.fixture(scope="module")
+def imported() -> Synthesised:
+    return deployable({"imported-cluster": CLUSTER, "imported-vpc": VPC})
+
+
+@pytest.mark.parametrize("region", ["us-gov-west-1", "cn-north-1"])
+def test_other_partitions_get_no_arn_of_the_commercial_one(region):
+    template = deployable({"account": ACCOUNT, "region": region})
+    assert "arn:aws:" not in json.dumps(template.template)
+    assert len(template.resources) > 60
+
+
+def test_a_stack_that_knows_no_region_has_no_arn_of_any_partition(default):
+    text = json.dumps(default.template)
+    assert "arn:aws" not in text
+
+
+@pytest.mark.parametrize("profile", ["production", "dev"])
+def test_a_permissions_boundary_is_on_every_role_also_on_cdks_own(profile):
+    template = deployable({"permissions-boundary": "Team", "profile": profile})
+    roles = [body for body in template.resources.values() if body["Type"] == "AWS::IAM::Role"]
+    assert len(roles) > 10
+    boundary = "arn:<AWS::Partition>:iam::<AWS::AccountId>:policy/Team"
+    for role in roles:
+        assert role["Properties"]["PermissionsBoundary"] == boundary
+
+
+def test_tags_reach_everything_that_costs_or_holds_data():
+    template = deployable({"tags": {"team": "dba"}})
+    for kind in (*STATEFUL, "AWS::Lambda::Function", "AWS::StepFunctions::StateMachine", "AWS::IAM::Role"):
+        for properties in template.all(kind):
+            tags = properties.get("Tags") or properties.get("BackupVaultTags")
+            tags = tags if isinstance(tags, dict) else {t["Key"]: t["Value"] for t in tags}
+            assert tags["team"] == "dba", kind
+
+
+@pytest.mark.parametrize("profile", ["production", "dev"])
+def test_it_synthesises_without_any_feature_flag_too(profile):
+    without = deployable({"profile": profile}, flags=False)
+    with_flags = deployable({"profile": profile})
+    for kind in STATEFUL:
+        assert without.ids(kind) == with_flags.ids(kind)
+    for name in without.ids("AWS::IAM::Role"):
+        assert "Policies" not in without.resources[name]["Properties"], name
+    assert without.ids("AWS::IAM::Policy") == []
+
+
+def test_each_environment_is_a_stack_of_its_own():
+    app = new_app()
+    context = {
+        "backup:environments": {
+            "prod": {"account": ACCOUNT, "region": REGION},
+            "test": {"account": ACCOUNT, "region": "eu-central-1", "profile": "dev"},
+        }
+    }
+    for config in read_context(context):
+        AuroraBackupStack(app, config)
+    stacks = {s.stack_name: s.environment.region for s in app.synth().stacks}
+    assert stacks == {"AuroraBackup-prod": REGION, "AuroraBackup-test": "eu-central-1"}
+
+
+def test_an_imported_cluster_is_backed_up_and_no_cluster_vpc_or_subnet_is_made(imported):
+    for kind in ("AWS::RDS::DBCluster", "AWS::RDS::DBInstance", "AWS::EC2::VPC", "AWS::EC2::Subnet"):
+        assert imported.ids(kind) == [], kind
+    (resource,) = imported.one("AWS::Backup::BackupSelection")["BackupSelection"]["Resources"]
+    assert resource.endswith(":cluster:clinic")
+    ingress = [r for r in imported.all("AWS::EC2::SecurityGroupIngress") if r["GroupId"] == "sg-0123456789abcdef0"]
+    assert [(r["FromPort"], r["ToPort"]) for r in ingress] == [(5432, 5432)]
+
+
+def test_an_imported_vpcs_route_tables_get_the_s3_endpoint(imported):
+    (gateway,) = [e for e in imported.all("AWS::EC2::VPCEndpoint") if e["ServiceName"].endswith(".s3")]
+    assert sorted(gateway["RouteTableIds"]) == ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"]
+
+
+def test_an_imported_vpc_without_route_tables_is_refused_when_the_endpoint_is_wanted():
+    vpc = {k: v for k, v in VPC.items() if k != "isolated_route_table_ids"}
+    with pytest.raises(SynthError, match=r"need their route tables.*or create_endpoints must be False"):
+        deployable({"imported-cluster": CLUSTER, "imported-vpc": vpc})
+    template = deployable({"imported-cluster": CLUSTER, "imported-vpc": vpc, "create-endpoints": False})
+    assert template.ids("AWS::EC2::VPCEndpoint") == []
+
+
+def test_an_imported_cluster_without_the_vpc_it_is_in_is_refused():
+    with pytest.raises(SynthError, match="backup:imported-vpc is needed with backup:imported-cluster"):
+        deployable({"imported-cluster": CLUSTER})
+
+
+def test_an_imported_key_is_used_and_its_statements_are_printed():
+    arn = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
+    template = deployable({"key-arn": arn})
+    assert template.ids("AWS::KMS::Key") == []
+    assert template.named("AWS::S3::Bucket", "StorageBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"][
+        0
+    ]["ServerSideEncryptionByDefault"] == {"KMSMasterKeyID": arn, "SSEAlgorithm": "aws:kms"}
+    assert "It must hold these statements:" in template.said("info")
+
+
+def test_break_glass_roles_for_a_key_that_is_not_made_here_are_refused():
+    roles = f"arn:aws:iam::{ACCOUNT}:role/Glass"
+    with pytest.raises(SynthError, match="backup:break-glass-role-arns protects the key made here"):
+        deployable({"key-arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1", "break-glass-role-arns": roles})
+
+
+# The dev profile goes away with `cdk destroy`, and leaves nothing that costs.
+
+
+def test_the_dev_profile_leaves_nothing_behind(dev):
+    kept = [n for n, body in dev.resources.items() if body.get("DeletionPolicy") not in (None, "Delete")]
+    assert kept == []
+
+
+def test_the_dev_profile_has_nothing_that_would_refuse_to_go(dev):
+    assert dev.one("AWS::RDS::DBCluster")["DeletionProtection"] is False
+    denials = [s for s in dev.one("AWS::KMS::Key")["KeyPolicy"]["Statement"] if s["Effect"] == "Deny"]
+    assert denials == []
+    emptied = {p["BucketName"] for p in dev.all("Custom::S3AutoDeleteObjects")}
+    assert emptied == {f"<{name}>" for name in dev.ids("AWS::S3::Bucket")}
+    assert dev.ids("AWS::Backup::BackupPlan") == [], "recovery points would keep the vault from being deleted"
+    for vault in dev.all("AWS::Backup::BackupVault"):
+        assert "LockConfiguration" not in vault
+
+
+def test_the_dev_profile_keeps_little(dev):
+    assert dev.one("AWS::RDS::DBCluster")["BackupRetentionPeriod"] == 1
+
+
+def test_outputs_name_what_an_operator_asks_for(default):
+    assert {
+        "ClusterIdentifier",
+        "ClusterResourceId",
+        "BackupBucket",
+        "BackupVault",
+        "AlertTopic",
+        "LogicalBackupWorkflow",
+    } <= set(default.template["Outputs"])
+
+
+def test_nobody_to_alert_is_a_warning_and_an_address_silences_it(default):
+    assert "Nobody hears of a failed backup" in default.said("warning")
+    heard = deployable({"alert-emails": "oncall@example.org"})
+    assert "Nobody hears" not in heard.said("warning")
+    assert heard.one("AWS::SNS::Subscription")["Endpoint"] == "oncall@example.org"
+
+
+def test_the_other_architecture_is_used_throughout():
+    template = deployable({"architecture": "x86_64"})
+    assert {tuple(f["Architectures"]) for f in template.all("AWS::Lambda::Function")} == {("x86_64",)}
+    assert {tuple(layer["CompatibleArchitectures"]) for layer in template.all("AWS::Lambda::LayerVersion")} == {
+        ("x86_64",)
+    }
+
+
+def test_an_account_with_a_small_pool_of_concurrency_can_use_it_unreserved():
+    template = deployable({"reserved-concurrency": "none"})
+    assert all("ReservedConcurrentExecutions" not in f for f in template.all("AWS::Lambda::Function"))
+
+
+def test_a_stack_can_be_put_into_a_stage():
+    stage = cdk.Stage(new_app(), "Prod")
+    (config,) = read_context({})
+    stack = AuroraBackupStack(stage, config)
+    assert stack.stack_name == "Prod-AuroraBackup"
