@@ -78,9 +78,7 @@ class Journal:
         try:
             yield step
             bad = [case for case in step.detail.get("cases", []) if not case["ok"]]
-            step.require(
-                not bad, "; ".join(f"{c['name']}: expected {c['expected']}, got {c['actual']}" for c in bad)
-            )
+            step.require(not bad, "; ".join(f"{c['name']}: expected {c['expected']}, got {c['actual']}" for c in bad))
             step.ok = True
         except BaseException as error:
             step.detail["error"] = f"{type(error).__name__}: {error}"

@@ -25,7 +25,7 @@ REPLACED = {
     "ministack.services.lambda_svc": ("_execute_function_warm",),
     "ministack.services.scheduler": ("start_scheduler",),
     "ministack.services.s3": ("_put_bucket_lifecycle", "_resolve_sse_write_headers"),
-    "ministack.services.cloudformation.provisioners": ("_RESOURCE_HANDLERS",),
+    "ministack.services.cloudformation.provisioners": ("_RESOURCE_HANDLERS", "_custom_resource_create"),
     "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread",),
 }
 READ = {

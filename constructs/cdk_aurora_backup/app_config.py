@@ -18,6 +18,7 @@ _CLUSTER_KEYS = {
     "identifier": True,
     "resource_id": True,
     "security_group_ids": True,
+    "endpoint": False,
     "port": False,
     "engine_version": False,
     "secret_arn": False,

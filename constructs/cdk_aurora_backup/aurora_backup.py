@@ -167,7 +167,7 @@ class AuroraBackup(Construct):
             database_auth=database_auth,
             reserved_concurrency=reserved_concurrency,
         )
-        if target.secret:
+        if target.secret and target.endpoint:
             self._database_role = DatabaseRole(self, "Role", functions=self._functions, network=self._network)
         self._logical_backup = LogicalBackup(
             self,
@@ -255,6 +255,12 @@ class AuroraBackup(Construct):
                 "cdk-aurora-backup:bucket-lifecycle",
                 "An existing bucket keeps its own settings. It must be versioned, and its lifecycle must not expire "
                 f"objects before these days: {days}.",
+            )
+        if not (self._target.secret and self._target.endpoint):
+            notes.add_warning_v2(
+                "cdk-aurora-backup:database-role",
+                "The database role aurora_backup is not made from here, because ClusterDetails has no secret or no "
+                "endpoint: run the statements of docs/logical-backup.md once.",
             )
         if not emails and topic is None:
             notes.add_warning_v2(

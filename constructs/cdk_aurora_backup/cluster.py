@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from aws_cdk import ArnFormat, Stack
+from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_rds as rds
 
 from cdk_aurora_backup.checks import SynthError, check_identifier, known
@@ -26,6 +26,7 @@ class ClusterDetails:
         needs its security groups, so that a way to it can be opened.
     resource_id: DbClusterResourceId, `cluster-...`: names are reused after a deletion, this is not.
     engine_version: for example "17.9"; checked against the client's version at run time.
+    endpoint: the cluster endpoint's address; without it the role `aurora_backup` has to be made by hand.
     port: Default: 5432, or what a cluster of the same app says.
     secret: a Secrets Manager secret with `username` and `password`.
     key: the customer key of the cluster's storage. Needed where recovery points are copied or restored.
@@ -34,6 +35,7 @@ class ClusterDetails:
     cluster: rds.IDatabaseCluster
     resource_id: str
     engine_version: str | None = None
+    endpoint: str | None = None
     port: int = _POSTGRES_PORT
     secret: secretsmanager.ISecret | None = None
     key: kms.IKey | None = None
@@ -60,9 +62,17 @@ class ClusterDetails:
             cluster=cluster,
             resource_id=cluster.cluster_resource_identifier,
             engine_version=version.full_version if version else None,
+            endpoint=cluster.cluster_endpoint.hostname,
             port=int(port) if port and known(port) else _POSTGRES_PORT,
             secret=cluster.secret,
         )
+
+    @property
+    def listens_on(self) -> str:
+        """The port as the deployed cluster says it, where it is of the same app."""
+        if isinstance(self.cluster, (rds.DatabaseCluster, rds.DatabaseClusterFromSnapshot)):
+            return Token.as_string(self.cluster.cluster_endpoint.port)
+        return str(self.port)
 
     @property
     def arn(self) -> str:

@@ -29,8 +29,11 @@ class DatabaseRole(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         target = functions.target
-        if not target.secret:
-            raise SynthError("DatabaseRole needs ClusterDetails.secret, got none: run its SQL by hand instead")
+        if not target.secret or not target.endpoint:
+            raise SynthError(
+                "DatabaseRole needs ClusterDetails.secret and .endpoint: without them run its SQL by hand, got "
+                f"secret={target.secret!r}, endpoint={target.endpoint!r}"
+            )
         self._function = functions.add(
             self,
             "Function",
@@ -45,8 +48,8 @@ class DatabaseRole(Construct):
             "Role",
             service_token=self._function.function_arn,
             properties={
-                "host": target.cluster.cluster_endpoint.hostname,
-                "port": target.port,
+                "host": target.endpoint,
+                "port": target.listens_on,
                 "version": "1",  # raised with the statements, so that an update runs them
             },
         )

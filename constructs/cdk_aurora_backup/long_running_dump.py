@@ -175,10 +175,7 @@ class LongRunningDump(Construct):
                 {
                     "StringEquals": {
                         "ec2:AuthorizedService": "codebuild.amazonaws.com",
-                        "ec2:Subnet": [
-                            stack.format_arn(service="ec2", resource="subnet", resource_name=s)
-                            for s in network.subnet_ids
-                        ],
+                        "ec2:Subnet": subnets,
                     }
                 },
                 wildcard="The interface does not exist yet; the subnet and the service are fixed by the condition.",

@@ -60,7 +60,7 @@ class TestIsolation(Construct):
             self,
             "Copies",
             vpc=network.vpc,
-            description="Restored test copies: only the test's reader comes in, nothing goes out",
+            description="Restored test copies: only the reader of tests comes in, nothing goes out",
             allow_all_outbound=False,
         )
         self._network = DatabaseNetwork(

@@ -163,6 +163,7 @@ class AuroraBackupStack(Stack):
             cluster=cluster,
             resource_id=given["resource_id"],
             engine_version=given.get("engine_version"),
+            endpoint=given.get("endpoint"),
             port=given.get("port", _POSTGRES_PORT),
             secret=secretsmanager.Secret.from_secret_complete_arn(self, "Secret", secret) if secret else None,
             key=kms.Key.from_key_arn(self, "ClusterKey", key) if key else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ministack.core.responses import get_account_id, get_region
+from ministack.services.cloudformation import provisioners
 
 from local.cloudformation.register import Created, Properties, Provisioner, physical_name, register
 from local.protocol import coerce, service_model
@@ -14,6 +15,8 @@ from local.runtime import current
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_CUSTOM = "AWS::CloudFormation::CustomResource"
+_CLOSED_GROUP = "Custom::VpcRestrictDefaultSG"
 _RECORDED = (
     "AWS::ApplicationAutoScaling::ScalableTarget",
     "AWS::CloudTrail::Trail",
@@ -67,6 +70,27 @@ def install() -> None:
         register(kind, Provisioner(create=_record, update=_keep, delete=lambda _name, _properties: None))
     for direction in ("Ingress", "Egress"):
         register(f"AWS::EC2::SecurityGroup{direction}", _security_group_rule(direction.lower()))
+    theirs = provisioners._custom_resource_create
+
+    def create(logical_id: str, properties: Properties, stack: str, kind: str = _CUSTOM) -> Any:
+        if kind == _CLOSED_GROUP:
+            return _close_default_group(properties, physical_name(stack, logical_id, longest=100))
+        return theirs(logical_id, properties, stack, kind)
+
+    provisioners._custom_resource_create = create
+
+
+def _close_default_group(properties: Properties, name: str) -> Created:
+    """What CDK's own Node.js function for `Custom::VpcRestrictDefaultSG` does; no Node.js functions run here."""
+    ec2, group = _client("ec2"), properties["DefaultSecurityGroupId"]
+    found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
+    for rules, revoke in (
+        (found["IpPermissions"], ec2.revoke_security_group_ingress),
+        (found["IpPermissionsEgress"], ec2.revoke_security_group_egress),
+    ):
+        if rules:
+            revoke(GroupId=group, IpPermissions=rules)
+    return name, {}
 
 
 def _client(service: str) -> Any:
