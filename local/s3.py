@@ -52,6 +52,35 @@ def install() -> None:
 
     s3._put_bucket_lifecycle = put
     s3._resolve_sse_write_headers = _with_default_key(s3._resolve_sse_write_headers)
+    s3._complete_multipart_upload = _with_full_object_checksums(s3._complete_multipart_upload)
+
+
+def _with_full_object_checksums(theirs: Any) -> Any:
+    """MiniStack knows composite checksums only; on S3 an upload may ask for one over the whole object's bytes."""
+
+    def complete(bucket: str, key: str, body: bytes, query: Any, headers: Any = None) -> Any:
+        upload = s3._multipart_uploads.get(s3._qp(query, "uploadId"))
+        algorithm = (upload or {}).get("checksum_algorithm")
+        if not upload or not algorithm or (headers or {}).get("x-amz-checksum-type") != "FULL_OBJECT":
+            return theirs(bucket, key, body, query, headers)
+        whole = b"".join(upload["parts"][number]["body"] for number in sorted(upload["parts"]))
+        computed = s3._compute_s3_checksum(algorithm, whole)
+        if headers.get(f"x-amz-checksum-{algorithm.lower()}") not in {None, computed}:
+            message = f"The {algorithm} you specified did not match the calculated checksum."
+            return s3._error("BadDigest", message, 400, f"/{bucket}/{key}")
+        upload["checksum_algorithm"] = None
+        answer = theirs(bucket, key, body, query, headers)
+        if answer[0] != 200:
+            upload["checksum_algorithm"] = algorithm
+            return answer
+        version = answer[1].get("x-amz-version-id")
+        stored = [s3._ensure_bucket(bucket)["objects"][key]]
+        stored += [v for v in s3._object_versions.get((bucket, key), []) if v.get("version_id") == version]
+        for record in stored:
+            record.update(checksums={algorithm: computed}, checksum_type="FULL_OBJECT")
+        return answer
+
+    return complete
 
 
 def _with_default_key(theirs: Any) -> Any:

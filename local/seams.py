@@ -24,7 +24,7 @@ REPLACED = {
     ),
     "ministack.services.lambda_svc": ("_execute_function_warm",),
     "ministack.services.scheduler": ("start_scheduler",),
-    "ministack.services.s3": ("_put_bucket_lifecycle", "_resolve_sse_write_headers"),
+    "ministack.services.s3": ("_put_bucket_lifecycle", "_resolve_sse_write_headers", "_complete_multipart_upload"),
     "ministack.services.cloudformation.provisioners": ("_RESOURCE_HANDLERS", "_custom_resource_create"),
     "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread",),
 }
@@ -40,6 +40,11 @@ READ = {
     "ministack.core.lambda_runtime": ("execution_credentials",),
     "ministack.services.s3": (
         "_bucket_default_sse_headers",
+        "_compute_s3_checksum",
+        "_ensure_bucket",
+        "_multipart_uploads",
+        "_object_versions",
+        "_qp",
         "_put_bucket_encryption",
         "_put_object_lock_configuration",
         "_put_bucket_logging",
