@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / "lambdas" / "aurora_backup"
 SYNTH = ROOT / "constructs" / "cdk_aurora_backup"
-IMPURE_MODULES = {"boto3", "botocore", "pg8000", "aws_cdk", "os", "subprocess", "socket", "urllib", "http"}
+IMPURE_MODULES = {"boto3", "botocore", "pg8000", "aws_cdk", "os", "subprocess", "socket", "requests"}
 IMPURE_CALLS = {"now", "utcnow", "today", "getenv", "time", "monotonic", "uuid4", "random"}
 
 
