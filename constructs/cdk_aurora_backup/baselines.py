@@ -78,7 +78,7 @@ class Baselines(Construct):
 
     def states(self, flow: Workflow, *, catch: bool = True) -> tuple[tasks.LambdaInvoke, tasks.LambdaInvoke]:
         """Two states of another workflow, to be run one after the other. They leave `$.source` and `$.baseline`."""
-        remember = step(flow, "Remember the source", self._remember, {}, result_path="$.source", catch=catch)
+        remember = step(flow, "Remember the source", self._remember, None, result_path="$.source", catch=catch)
         read = step(
             flow,
             "Take a baseline",

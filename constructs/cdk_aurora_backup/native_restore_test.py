@@ -80,7 +80,7 @@ class NativeRestoreTest(Construct):
         self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
         begin, accepted = flow.begin()
         planned = {"plan.$": "$.planned.plan"}
-        find = flow.task("Find the restored cluster", plan, result_path="$.planned")
+        find = step(flow, "Find the restored cluster", plan, None, result_path="$.planned")
         remember, baseline = baselines.states(flow, catch=False)
         adding = step(flow, "Add an instance", advance, {**planned, **NOW}, result_path="$.restored", catch=False)
         reading = step(

@@ -91,7 +91,7 @@ class PointInTimeRecovery(Construct):
         self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
         begin, accepted = flow.begin()
         planned = {"plan.$": "$.planned.plan"}
-        check = flow.task("Check the request", plan, result_path="$.planned")
+        check = step(flow, "Check the request", plan, None, result_path="$.planned")
         restoring = step(flow, "Restore", advance, {**planned, **NOW}, result_path="$.restored")
         reading = step(
             flow,

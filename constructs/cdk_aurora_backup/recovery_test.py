@@ -143,7 +143,7 @@ class RecoveryTest(Construct):
         self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
         begin, accepted = flow.begin()
         planned = {"plan.$": "$.planned.plan"}
-        choose = flow.task("Choose a recovery point", plan, result_path="$.planned")
+        choose = step(flow, "Choose a recovery point", plan, None, result_path="$.planned")
         remember, baseline = baselines.states(flow, catch=False)
         restoring = step(flow, "Restore", advance, {**planned, **NOW}, result_path="$.restored", catch=False)
         reading = step(

@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 LAMBDA_LIMIT = Duration.minutes(15)
 PAUSE = Duration.seconds(30)
 NOW = {"now.$": "$$.State.EnteredTime"}
-# Our functions can be repeated, so what may pass is tried again: RDS and S3 out of breath, a copy's DNS not there yet.
-_PASSING = ["RdsUnavailable", "UploadFailed", "ConnectionFailed", "Lambda.Unknown", "States.Timeout"]
+# Our functions can be repeated, so what may pass is tried again: an AWS service out of breath, a copy's DNS not there
+# yet, a function that died. ClientError is what is left of AWS SDK calls whose failure nobody named better.
+_PASSING = ["RdsUnavailable", "UploadFailed", "ConnectionFailed", "ClientError", "Lambda.Unknown", "States.Timeout"]
 
 
 def step(
     flow: Workflow,
     name: str,
     function: lambda_.IFunction,
-    payload: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
     *,
     result_path: str | None = None,
     timeout: Duration | None = None,
     catch: bool = True,
 ) -> tasks.LambdaInvoke:
-    """One task whose function can be repeated. result_path: None discards the answer."""
+    """One task whose function can be repeated. payload: None is the whole state. result_path: None discards."""
     state = flow.task(
         name, function, payload=payload, result_path=result_path, timeout=timeout or Duration.minutes(2), catch=catch
     )
@@ -64,23 +65,33 @@ class CleanUpPath:
     """
 
     def __init__(self, flow: Workflow, workflow: str, function: lambda_.IFunction, *, then: sfn.IChainable) -> None:
-        self._flow = flow
-        alert = sfn.Pass(
-            flow,
-            "Say what failed",
-            parameters={
-                "workflow": workflow,
-                "step.$": "$.failure.step",
-                "error.$": "$.failure.error",
-                "cause.$": "$.failure.cause",
-                "execution.$": "$$.Execution.Id",
-            },
+        self._flow, self._workflow = flow, workflow
+        a_step_failed = sfn.Condition.is_present("$.failure")
+        told = {f"{field}.$": f"$.failure.{field}" for field in ("step", "error", "cause")}
+        ended = (
+            sfn.Choice(flow, "Did a step fail?")
+            .when(a_step_failed, self._alert("Say what failed", told))
+            .otherwise(then)
         )
-        alert.next(flow.failed)
-        ended = sfn.Choice(flow, "Did a step fail?").when(sfn.Condition.is_present("$.failure"), alert).otherwise(then)
-        clean = step(flow, "Clean up", function, {"plan.$": "$.planned.plan", **NOW}, result_path="$.cleaned")
+        clean = step(
+            flow, "Clean up", function, {"plan.$": "$.planned.plan", **NOW}, result_path="$.cleaned", catch=False
+        )
+        not_cleaned = {"step": clean.id, "error.$": "$.error.Error", "cause.$": "$.error.Cause"}
+        both = "States.Format('{} Before that, {} failed: {}', $.error.Cause, $.failure.step, $.failure.cause)"
+        stuck = (
+            sfn.Choice(flow, "Had a step failed before?")
+            .when(a_step_failed, self._alert("Say both", {**not_cleaned, "cause.$": both}))
+            .otherwise(self._alert("Say what is left", not_cleaned))
+        )
+        clean.add_catch(stuck, result_path="$.error")
         self.start = loop(flow, clean, result="$.cleaned", done="gone", then=ended)
         self.entrance: sfn.IChainable = self.start
+
+    def _alert(self, name: str, told: Mapping[str, str]) -> sfn.Pass:
+        common = {"workflow": self._workflow, "execution.$": "$$.Execution.Id"}
+        state = sfn.Pass(self._flow, name, parameters={**common, **told})
+        state.next(self._flow.failed)
+        return state
 
     def catch(self, state: sfn.TaskStateBase) -> None:
         """Clean up after what this state could not recover from, and then fail with its name and cause."""

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from aurora_backup.errors import SettingsError
@@ -44,7 +45,7 @@ class RecoverySettings:
         """
         env = os.environ if environment is None else environment
         try:
-            policy = RetentionPolicy.from_json(env["RETENTION_POLICY"])
+            policy = _policy(env["RETENTION_POLICY"])
         except KeyError:
             raise SettingsError("RETENTION_POLICY must be set, and is missing") from None
         except PolicyError as error:
@@ -79,6 +80,12 @@ class RecoverySettings:
         if self.isolation is None:
             raise SettingsError("TEST_ISOLATION must be set, and is missing or empty")
         return self.isolation
+
+
+@lru_cache(maxsize=1)
+def _policy(text: str) -> RetentionPolicy:
+    """Read the policy once for a warm function: its schedules are expanded over years to be checked."""
+    return RetentionPolicy.from_json(text)
 
 
 def _isolation(env: Mapping[str, str]) -> Isolation | None:
