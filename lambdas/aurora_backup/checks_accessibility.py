@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, lets_in
-from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.compliance_facts import FactMissing
 
 if TYPE_CHECKING:
@@ -15,19 +15,19 @@ RESTORE_FIRST = {"GLACIER", "DEEP_ARCHIVE"}
 _PUBLIC_BLOCKS = ("block_public_acls", "ignore_public_acls", "block_public_policy", "restrict_public_buckets")
 
 
-def account_of(read: Reader) -> str:
+def account_of(read: Reader, expected: Expected) -> str:
     """The account that the cluster is in."""
-    return read.observation("cluster").text("arn").split(":")[4]
+    return cluster_of(read, expected).text("arn").split(":")[4]
 
 
 def _sharing(read: Reader, expected: Expected) -> Found:
     shared = {item.text("id"): item for item in read.observation("snapshot-sharing").each()}
-    friends = {account_of(read), *expected.friends}
+    friends = {account_of(read, expected), *expected.friends}
 
     def look(snapshot: Node) -> str | None:
-        if snapshot.text("kind") == "automated":
+        name, kind = snapshot.text("id"), snapshot.text("kind")
+        if kind == "automated":
             return None  # cannot be shared
-        name = snapshot.text("id")
         if name not in shared:
             raise FactMissing(f"with whom {name} is shared was not read")
         outside = sorted(set(shared[name].texts("shared_with")) - friends)
@@ -45,14 +45,16 @@ def _bucket(read: Reader, expected: Expected) -> Found:
     blocks, tally = read.observation("bucket-public-access"), Tally()
     for name in _PUBLIC_BLOCKS:
         tally.need(blocks.flag(name), f"the bucket's {name} is off")
-    outside = lets_in(read.observation("bucket-policy").at("document").value, account_of(read), expected.friends)
+    outside = lets_in(
+        read.observation("bucket-policy").at("document").value, account_of(read, expected), expected.friends
+    )
     tally.need(not outside, f"the bucket's policy lets in {', '.join(outside)}")
     return tally.conclude("public access is blocked four ways, and the bucket's policy lets in nobody from outside")
 
 
 def _vault(read: Reader, expected: Expected) -> Found:
     document = read.observation("vault-policy").at("document").value
-    outside = lets_in(document, account_of(read), expected.friends)
+    outside = lets_in(document, account_of(read, expected), expected.friends)
     tally = Tally().need(not outside, f"the vault's policy lets in {', '.join(outside)}")
     spared = exceptions_to_denial(document, ["backup:DeleteRecoveryPoint"])
     if expected.vault_denies_deletion:

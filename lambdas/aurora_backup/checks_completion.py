@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of, unknown
 from aurora_backup.policy import Prefix, RetentionPolicy, Tier
 from aurora_backup.retention import LATE
 from aurora_backup.schedule import Schedule
@@ -84,7 +85,7 @@ def _failed_verification(item: Node) -> bool:
     return any(not tier.is_null("ok") and not tier.flag("ok") for _, tier in item.at("verification").members())
 
 
-def _since(stream: Stream, read: Reader) -> datetime:
+def begun(stream: Stream, read: Reader) -> datetime:
     """Since when the stream is made at all."""
     if stream.prefix is None:
         return read.observation("plan").moment("created")
@@ -104,7 +105,7 @@ def _known(read: Reader, stream: Stream) -> list[Point]:
             until = None if point.is_null("until") else point.moment("until")
             if until is None or until > read.now:
                 created = point.moment("created")
-                found.append(Point(stream.name, point.at("series").value, point.text("id"), created, until))
+                found.append(Point(stream.name, point.words("series"), point.text("id"), created, until))
     return found
 
 
@@ -123,7 +124,9 @@ def _newest(name: str) -> Callable[[Reader, Expected], Found]:
             if mine:
                 newest.append(mine[-1].created)
         age = read.now - min(newest) if newest else timedelta(0)
-        return tally.conclude(f"the newest is {_span(age)} old, {_span(_gap(stream) + LATE)} are allowed")
+        return tally.conclude(
+            f"the newest is {_span(age)} old, {_span(longest_gap(stream.schedule) + LATE)} are allowed"
+        )
 
     return check
 
@@ -139,7 +142,7 @@ def _behind(
         last = max(gone, key=lambda p: p.created)
         return True, f"{what}: the newest recovery point, {last.identifier}, was there at the report before and is gone"
     if newest is None:
-        since = _since(stream, read)
+        since = begun(stream, read)
         due = Schedule(stream.schedule).next(since)
         if due is not None and due + LATE < read.now:
             return True, f"{what}: there is no recovery point, and the first was due on {due:%Y-%m-%d %H:%M} UTC"
@@ -147,13 +150,18 @@ def _behind(
     age = read.now - newest.created
     if newest.created > read.now + LATE:
         return False, f"{what}: {newest.identifier} was made in the future, on {newest.created.isoformat()}"
-    if age > _gap(stream) + LATE:
-        return True, f"{what}: the newest recovery point is {_span(age)} old, {_span(_gap(stream) + LATE)} are allowed"
+    if age > longest_gap(stream.schedule) + LATE:
+        return (
+            True,
+            f"{what}: the newest recovery point is {_span(age)} old, {_span(longest_gap(stream.schedule) + LATE)} are allowed",
+        )
     return None
 
 
-def _gap(stream: Stream) -> timedelta:
-    return Schedule(stream.schedule).longest_gap()
+@cache
+def longest_gap(schedule: str) -> timedelta:
+    """The longest time between two runs of an AWS cron expression; expanding it takes a moment, so only once."""
+    return Schedule(schedule).longest_gap()
 
 
 def _span(span: timedelta) -> str:
@@ -174,7 +182,7 @@ def _history(read: Reader, expected: Expected) -> Found:
             tally.problems += [f"{what}: {p.identifier} went before its time" for p in lost]
             tally.problems += [
                 f"{what}: nothing was made of the run that was due on {due:%Y-%m-%d %H:%M} UTC"
-                for due in missed(stream, mine, _since(stream, read), expected, read.now)
+                for due in missed(stream, mine, begun(stream, read), expected, read.now)
             ]
     return tally.conclude(f"no run was missed and nothing went early: {tally.examined} recovery points")
 
@@ -220,7 +228,7 @@ def _failures(read: Reader, expected: Expected) -> Found:
 
 
 def _restorable(read: Reader, expected: Expected) -> Found:
-    cluster, now = read.observation("cluster"), read.now
+    cluster, now = cluster_of(read, expected), read.now
     if cluster.is_null("latest") or cluster.is_null("earliest"):
         return Tally().need(False, "the cluster has no restorable time: no point-in-time recovery").conclude("")
     earliest, latest, created = (cluster.moment(name) for name in ("earliest", "latest", "created"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, refuses_plain_http
-from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of, unknown
 from aurora_backup.compliance_facts import FactMissing
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def _under(what: str, key: str, customers: set[str]) -> str | None:
     return None if key in customers else f"{what} is under {key}, which is not known to be a customer key"
 
 
-def _cluster(read: Reader, _expected: Expected) -> Found:
-    cluster, tally = read.observation("cluster"), Tally()
+def _cluster(read: Reader, expected: Expected) -> Found:
+    cluster, tally = cluster_of(read, expected), Tally()
     tally.need(cluster.flag("encrypted"), f"{cluster.text('identifier')}: StorageEncrypted is false")
     if not tally.problems:
         key = cluster.text("key")

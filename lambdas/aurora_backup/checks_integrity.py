@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from aurora_backup.checks_completion import longest_gap
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
 from aurora_backup.compliance_facts import FactMissing
 from aurora_backup.policy import Prefix
 from aurora_backup.retention import LATE
-from aurora_backup.schedule import Schedule
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -88,7 +88,7 @@ def _trial(read: Reader, expected: Expected) -> Found:
     schedule = logical.trial_restore if logical else None
     if schedule is None:
         return unknown("the policy has no trial restore")
-    allowed = Schedule(schedule).longest_gap() + LATE
+    allowed = longest_gap(schedule) + LATE
     newest: dict[str, tuple[datetime, Node, str]] = {}
     databases = set()
     for item in read.observation("sets").each():

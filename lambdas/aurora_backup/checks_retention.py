@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally
-from aurora_backup.compliance_facts import FactMissing
+from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.policy import Tier
 from aurora_backup.retention import LATE
 
@@ -28,15 +27,15 @@ def _opt_in(read: Reader, _expected: Expected) -> Found:
 
 
 def _cluster(read: Reader, expected: Expected) -> Found:
-    cluster, wanted = read.observation("cluster"), expected.policy.automated.keep_days
+    cluster, wanted = cluster_of(read, expected), expected.policy.automated.keep_days
     days, tally = cluster.number("retention_days"), Tally()
     tally.need(days >= wanted, f"BackupRetentionPeriod is {days} days, the policy asks for {wanted}")
     tally.need(cluster.flag("copy_tags"), "CopyTagsToSnapshot is false: snapshots will not say whose they are")
     return tally.conclude(f"BackupRetentionPeriod is {days} days, and tags are copied to snapshots")
 
 
-def _deletion_protection(read: Reader, _expected: Expected) -> Found:
-    protected = read.observation("cluster").flag("deletion_protection")
+def _deletion_protection(read: Reader, expected: Expected) -> Found:
+    protected = cluster_of(read, expected).flag("deletion_protection")
     return (
         Tally()
         .need(protected, "DeletionProtection is off: the cluster can be deleted by one call")
@@ -54,7 +53,7 @@ def _plan(read: Reader, expected: Expected) -> Found:
             tally.problems.append(f"the plan has no rule {wanted.name}")
             continue
         tally.look([rule], lambda r, w=wanted: _rule(r, w.schedule, w.delete_after_days))  # type: ignore[misc]
-    arn = read.observation("cluster").text("arn")
+    arn = cluster_of(read, expected).text("arn")
     chosen = [text for selection in read.observation("selections").each() for text in selection.texts("resources")]
     tally.need(arn in chosen, f"the plan's selections do not name {arn}")
     return tally.conclude("the plan's rules are the policy's, and it selects the cluster")
@@ -85,22 +84,18 @@ def _lock(read: Reader, expected: Expected) -> Found:
 
 
 def _lifecycle(read: Reader, expected: Expected) -> Found:
-    found = {rule.text("prefix"): rule for rule in read.observation("bucket-lifecycle").each() if _expires(rule)}
+    rules = [rule for rule in read.observation("bucket-lifecycle").each() if _expires(rule)]
+    wanted = {rule.prefix: rule for rule in expected.policy.lifecycle_rules()}
     tally = Tally()
-    for wanted in expected.policy.lifecycle_rules():
-        rule = found.pop(wanted.prefix, None)
-        if rule is None:
-            tally.need(False, f"no rule expires {wanted.prefix}, the policy says after {wanted.expire_days} days")
-        else:
-            tally.look([rule], lambda r, w=wanted: _lifecycle_rule(r, w))  # type: ignore[misc]
-    # A rule of the caller's own for another prefix is theirs; one that reaches into ours shortens what we keep.
-    for prefix in found:
-        ours = [
-            w.prefix
-            for w in expected.policy.lifecycle_rules()
-            if w.prefix.startswith(prefix) or prefix.startswith(w.prefix)
-        ]
-        tally.need(not ours, f"another rule, for {prefix or 'everything'!r}, expires objects under {', '.join(ours)}")
+    for prefix, rule in wanted.items():
+        found = [r for r in rules if r.words("prefix") == prefix]
+        if not found:
+            tally.need(False, f"no rule expires {prefix}, the policy says after {rule.expire_days} days")
+        tally.look(found, lambda r, w=rule: _lifecycle_rule(r, w))  # type: ignore[misc]
+    # A rule of the caller's own for another prefix is theirs; one that reaches into ours shortens what is kept.
+    for other in {r.words("prefix") for r in rules} - wanted.keys():
+        reached = [prefix for prefix in wanted if prefix.startswith(other) or other.startswith(prefix)]
+        tally.need(not reached, f"another rule, for {other or 'everything'!r}, expires objects of {', '.join(reached)}")
     return tally.conclude("S3 expires each prefix when the policy says")
 
 
@@ -124,9 +119,7 @@ def _lifecycle_rule(rule: Node, wanted: LifecycleRule) -> str | None:
 
 def _versions(read: Reader, _expected: Expected) -> Found:
     tally = Tally()
-    status = read.observation("bucket-versioning").at("status").value
-    if not isinstance(status, str):
-        raise FactMissing("bucket-versioning.status must be a text")
+    status = read.observation("bucket-versioning").words("status")
     tally.need(status == "Enabled", f"versioning of the bucket is {status or 'off'}: an overwritten archive is lost")
     tally.need(
         read.observation("bucket-lock").flag("enabled"),

@@ -61,8 +61,8 @@ class Expected:
 
     lineage: resource ids of the cluster, the present one first. key_arn: the customer key of the backups. vault and
     plan_id: of AWS Backup; None where the policy takes no snapshots. log_groups: beginnings of the names of this
-    package's log groups. workflows: state machine ARN by name. databases: those that must have sets; () when they are discovered.
-    copy_vaults: names of other vaults that hold copies. friends: account numbers that may see snapshots and objects.
+    package's log groups. workflows: state machine ARN by name. databases: those that must have sets; () when they are
+    discovered. copy_vaults: other vaults that hold copies. friends: account numbers that may see snapshots and objects.
     deleters: roles that may delete backups. vault_locked, vault_denies_deletion, deletion_protection: whether the
     deployment asks for each.
     """
@@ -176,7 +176,8 @@ def _run(spec: CheckSpec, facts: Mapping[str, Any], expected: Expected, now: dat
         found = Found(Verdict.UNKNOWN, str(error), 0)
     except Exception as error:  # noqa: BLE001  a check that breaks has shown nothing
         found = Found(Verdict.UNKNOWN, f"the check itself broke: {type(error).__name__}: {error}", 0)
-    if found.verdict is Verdict.PASS and (found.examined < 1 or not all(e.ok for e in reader.evidence)):
+    rests_on_facts = found.examined > 0 and bool(reader.evidence) and all(e.ok for e in reader.evidence)
+    if found.verdict is Verdict.PASS and not rests_on_facts:
         found = Found(Verdict.UNKNOWN, "there was nothing to examine", found.examined)
     return Result(spec, found.verdict, found.reason, found.examined, reader.evidence)
 
@@ -214,6 +215,16 @@ class Tally:
                 more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
                 return Found(verdict, "; ".join(texts[:_NAMED]) + more, self.examined)
         return Found(Verdict.PASS, reason, self.examined)
+
+
+def cluster_of(read: Reader, expected: Expected) -> Node:
+    """The cluster. Raises FactMissing when its name belongs to another cluster now: names are reused."""
+    cluster = read.observation("cluster")
+    resource_id = cluster.text("resource_id")
+    if resource_id not in expected.lineage:
+        protected = ", ".join(expected.lineage)
+        raise FactMissing(f"the name {expected.cluster_id} belongs to {resource_id} now, and {protected} is protected")
+    return cluster
 
 
 def unknown(reason: str, examined: int = 0) -> Found:

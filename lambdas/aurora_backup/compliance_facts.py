@@ -68,6 +68,13 @@ class Node:
             raise FactMissing(f"{node.path} must be a text, and is {_kind(node.value)}")
         return node.value
 
+    def words(self, name: str) -> str:
+        """A text that may be empty."""
+        node = self.at(name)
+        if not isinstance(node.value, str):
+            raise FactMissing(f"{node.path} must be a text, and is {_kind(node.value)}")
+        return node.value
+
     def flag(self, name: str) -> bool:
         """True or false, and nothing that only resembles them."""
         node = self.at(name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_backup.access_documents import DocumentError, exceptions_to_denial
 from aurora_backup.checks import CHECKS
-from aurora_backup.checks_completion import missed, points_of, streams
+from aurora_backup.checks_completion import begun, missed, points_of, streams
 from aurora_backup.checks_encryption import DESTRUCTIVE
 from aurora_backup.compliance import Assessment, Expected, Verification, assess
 from aurora_backup.compliance_facts import FactMissing, Reader
@@ -162,12 +162,12 @@ def _timeline(read: Reader, expected: Expected, now: datetime) -> dict[str, Any]
     begin = now - TIMELINE
     lanes = []
     for stream in streams(expected.policy):
-        points = _points_of(stream, read, expected)
+        points, since = _points_of(stream, read, expected), _known(lambda s=stream: begun(s, read)) or now  # type: ignore[misc]
         shown = [p for p in points or [] if p.created >= begin]
         gaps = {
             due
             for one in {p.series for p in points or []}
-            for due in missed(stream, [p for p in points or [] if p.series == one], now, expected, now)
+            for due in missed(stream, [p for p in points or [] if p.series == one], since, expected, now)
             if due >= begin
         }
         lanes.append(
@@ -179,9 +179,7 @@ def _timeline(read: Reader, expected: Expected, now: datetime) -> dict[str, Any]
                 "older": len(points or []) - len(shown),
             }
         )
-    window = _known(
-        lambda: [read.observation("cluster").moment(name).isoformat() for name in ("earliest", "latest")], None
-    )
+    window = _known(lambda: [read.observation("cluster").moment(n).isoformat() for n in ("earliest", "latest")])
     return {"from": begin.isoformat(), "to": now.isoformat(), "lanes": lanes, "point_in_time": window}
 
 

@@ -1,0 +1,291 @@
+"""A healthy system as the gatherer would see it, for the tests of checks, reports and pages to take apart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from aurora_backup.compliance import Expected
+from aurora_backup.compliance_facts import SCHEMA, observed
+from aurora_backup.policy import RetentionPolicy
+
+NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
+AT = NOW + timedelta(seconds=40)
+ACCOUNT = "1" * 12
+REGION = f"eu-west-1:{ACCOUNT}"
+KEY = f"arn:aws:kms:{REGION}:key/backup"
+CLUSTER = f"arn:aws:rds:{REGION}:cluster:clinic"
+BREAK_GLASS = f"arn:aws:iam::{ACCOUNT}:role/break-glass"
+RESOURCE = "cluster-ABC"
+
+EXPECTED = Expected(
+    owner="Stack-Backup",
+    cluster_id="clinic",
+    lineage=(RESOURCE,),
+    bucket="backups",
+    key_arn=KEY,
+    policy=RetentionPolicy.hipaa(),
+    vault="vault",
+    plan_id="plan",
+    topic_arn=f"arn:aws:sns:{REGION}:alerts",
+    log_groups=("Stack-",),
+    workflows={"LogicalBackup": f"arn:aws:states:{REGION}:stateMachine:logical"},
+    copy_vaults=("copies",),
+    vault_locked=True,
+    vault_denies_deletion=True,
+    deleters=(f"arn:aws:iam::{ACCOUNT}:role/sweep",),
+)
+
+
+def iso(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+def snapshot_point(tier: str, created: datetime, days: int) -> dict:
+    return {
+        "arn": f"arn:aws:rds:{REGION}:cluster-snapshot:awsbackup:{tier}-{created:%Y%m%d}",
+        "status": "COMPLETED",
+        "created": iso(created),
+        "encrypted": True,
+        "key": KEY,
+        "delete_at": iso(created + timedelta(days=days)),
+        "tier": tier,
+    }
+
+
+def dump_set(started: datetime, *, newest: bool = False) -> dict:
+    tier = {"ok": True, "detail": "2 archives", "at": iso(started + timedelta(minutes=5))}
+    tiers = {"s3-checksum": tier, "full-decode": tier}
+    return {
+        "set": f"logical-backups/{RESOURCE}/clinic/{started:%Y%m%dT%H%M%SZ}/",
+        "prefix": "logical-backups",
+        "database": "clinic",
+        "started": iso(started),
+        "newest": newest,
+        "manifest": {"ok": True, "problem": None, "bytes": 5000, "seconds": 60},
+        "verification": {**tiers, "trial-restore": tier} if newest else tiers,
+    }
+
+
+def policy_document(*statements: dict) -> dict:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def deny_but_break_glass(*actions: str) -> dict:
+    return {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": list(actions),
+        "Resource": "*",
+        "Condition": {"ArnNotEquals": {"aws:PrincipalArn": BREAK_GLASS}},
+    }
+
+
+def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
+    """A new facts document; change what you like."""
+    weekly = [datetime(2026, 11, 22, 2, 5, tzinfo=UTC) - timedelta(weeks=n) for n in range(12)]
+    monthly = [datetime(2026, month, 1, 1, 5, tzinfo=UTC) for month in (9, 10, 11)]
+    dumps = [datetime(2026, 11, 21, 2, 0, 3, tzinfo=UTC) - timedelta(weeks=n) for n in range(12)]
+    deployed = datetime(2026, 8, 30, 12, 0, tzinfo=UTC)
+    sets = [dump_set(started, newest=started == dumps[0]) for started in dumps]
+    archive = sets[0]["set"] + "0000.dump"
+    stored = {
+        "bytes": 5000,
+        "crc32": "AAAAAA==",
+        "version": "v1",
+        "encryption": "aws:kms",
+        "key": KEY,
+        "storage_class": "STANDARD",
+    }
+    manifest = {**stored, "bytes": 900, "crc32": None, "version": "v2"}
+    values = {
+        "cluster": (
+            "rds:DescribeDBClusters",
+            {
+                "identifier": "clinic",
+                "arn": CLUSTER,
+                "resource_id": RESOURCE,
+                "created": iso(deployed),
+                "encrypted": True,
+                "key": KEY,
+                "retention_days": 35,
+                "deletion_protection": True,
+                "copy_tags": True,
+                "earliest": iso(now - timedelta(days=35)),
+                "latest": iso(now - timedelta(minutes=4)),
+            },
+        ),
+        "cluster-parameters": ("rds:DescribeDBClusterParameters", {"rds.force_ssl": "1"}),
+        "keys": (
+            "kms:DescribeKey",
+            [{"arn": KEY, "manager": "CUSTOMER", "state": "Enabled", "deletion_date": None}],
+        ),
+        "key-rotation": ("kms:GetKeyRotationStatus", {"enabled": True}),
+        "key-policy": (
+            "kms:GetKeyPolicy",
+            {
+                "document": policy_document(
+                    {
+                        "Effect": "Allow",
+                        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+                        "Action": "kms:*",
+                        "Resource": "*",
+                    },
+                    deny_but_break_glass("kms:ScheduleKeyDeletion", "kms:DisableKey"),
+                )
+            },
+        ),
+        "snapshots": (
+            "rds:DescribeDBClusterSnapshots",
+            [
+                {"id": "manual-1", "arn": "snapshot:manual-1", "kind": "manual", "status": "available"}
+                | {"encrypted": True, "key": KEY},
+                {"id": "rds:clinic-1", "arn": "snapshot:rds:clinic-1", "kind": "automated", "status": "available"}
+                | {"encrypted": True, "key": KEY},
+            ],
+        ),
+        "snapshot-sharing": ("rds:DescribeDBClusterSnapshotAttributes", [{"id": "manual-1", "shared_with": []}]),
+        "vault": (
+            "backup:DescribeBackupVault",
+            {"name": "vault", "key": KEY, "locked": True, "min_days": 7, "max_days": 3000},
+        ),
+        "vault-policy": (
+            "backup:GetBackupVaultAccessPolicy",
+            {"document": policy_document(deny_but_break_glass("backup:DeleteRecoveryPoint"))},
+        ),
+        "recovery-points": (
+            "backup:ListRecoveryPointsByBackupVault",
+            [snapshot_point("weekly", w, 180) for w in weekly] + [snapshot_point("monthly", m, 2192) for m in monthly],
+        ),
+        "copies": (
+            "backup:ListRecoveryPointsByBackupVault",
+            [{"arn": "recovery-point:copy-1", "encrypted": True, "key": KEY}],
+        ),
+        "plan": (
+            "backup:GetBackupPlan",
+            {
+                "created": iso(deployed),
+                "rules": [
+                    {"name": "weekly", "schedule": "cron(0 2 ? * SUN *)", "delete_after_days": 180},
+                    {"name": "monthly", "schedule": "cron(0 1 1 * ? *)", "delete_after_days": 2192},
+                ],
+            },
+        ),
+        "selections": ("backup:GetBackupSelection", [{"resources": [CLUSTER]}]),
+        "region-settings": ("backup:DescribeRegionSettings", {"Aurora": True}),
+        "backup-jobs": (
+            "backup:ListBackupJobs",
+            [
+                {"id": "job-1", "state": "FAILED", "created": iso(weekly[1])},
+                {"id": "job-2", "state": "COMPLETED", "created": iso(weekly[0])},
+            ],
+        ),
+        "bucket-encryption": ("s3:GetEncryptionConfiguration", {"algorithm": "aws:kms", "key": KEY}),
+        "bucket-lifecycle": (
+            "s3:GetLifecycleConfiguration",
+            [
+                {
+                    "status": "Enabled",
+                    "prefix": rule.prefix,
+                    "expire_days": rule.expire_days,
+                    "noncurrent_days": rule.noncurrent_days,
+                    "transitions": [{"days": t.days, "storage_class": t.storage_class.value} for t in rule.transitions],
+                }
+                for rule in EXPECTED.policy.lifecycle_rules()
+            ],
+        ),
+        "bucket-versioning": ("s3:GetBucketVersioning", {"status": "Enabled"}),
+        "bucket-lock": ("s3:GetBucketObjectLockConfiguration", {"enabled": True}),
+        "bucket-public-access": (
+            "s3:GetBucketPublicAccessBlock",
+            {
+                "block_public_acls": True,
+                "ignore_public_acls": True,
+                "block_public_policy": True,
+                "restrict_public_buckets": True,
+            },
+        ),
+        "bucket-policy": (
+            "s3:GetBucketPolicy",
+            {
+                "document": policy_document(
+                    {
+                        "Effect": "Deny",
+                        "Principal": {"AWS": "*"},
+                        "Action": "s3:*",
+                        "Resource": ["bucket", "bucket/*"],
+                        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                    }
+                )
+            },
+        ),
+        "topic": ("sns:GetTopicAttributes", {"key": KEY}),
+        "log-groups": ("logs:DescribeLogGroups", [{"name": "Stack-Dump", "key": KEY}]),
+        "sets": ("s3:ListBucket, s3:GetObject", sets),
+        "objects": (
+            "s3:GetObject",
+            [
+                {
+                    "key": archive,
+                    "recorded": {"bytes": 5000, "crc32": "AAAAAA==", "version": "v1"},
+                    "found": stored,
+                    "readable": True,
+                    "problem": None,
+                },
+                {
+                    "key": sets[0]["set"] + "manifest.json",
+                    "recorded": None,
+                    "found": manifest,
+                    "readable": True,
+                    "problem": None,
+                },
+            ],
+        ),
+        "recovery-tests": (
+            "s3:GetObject",
+            [
+                {
+                    "finished": iso(datetime(2026, month, 2, 7, 44, tzinfo=UTC)),
+                    "outcome": outcome,
+                    "tier": tier,
+                    "rto_seconds": 1680,
+                    "rpo_seconds": 240,
+                }
+                for month, outcome, tier in (
+                    (9, "RESTORED", "weekly"),
+                    (10, "DAMAGED", "logical"),
+                    (11, "RESTORED", "monthly"),
+                )
+            ],
+        ),
+        "workflows": ("states:DescribeStateMachine", [{"name": "LogicalBackup", "created": iso(deployed)}]),
+        "executions": (
+            "states:ListExecutions",
+            [
+                {"workflow": "LogicalBackup", "name": f"run-{n}", "status": status, "started": iso(started)}
+                for n, (started, status) in enumerate(zip(dumps[:3], ("SUCCEEDED", "SUCCEEDED", "FAILED"), strict=True))
+            ],
+        ),
+        "previous": (
+            "s3:GetObject",
+            {
+                "points": [
+                    {
+                        "stream": "logical",
+                        "series": "clinic",
+                        "id": item["set"],
+                        "created": item["started"],
+                        "until": iso(datetime.fromisoformat(item["started"]) + timedelta(days=90)),
+                    }
+                    for item in sets
+                ]
+            },
+        ),
+        "legal-holds": (
+            "s3:GetObject",
+            [{"what": sets[3]["set"], "matter": "2026-17", "since": iso(dumps[2]), "by": "counsel"}],
+        ),
+    }
+    return {
+        "schema": SCHEMA,
+        "observations": {name: observed(call, at, value) for name, (call, value) in values.items()},
+    }

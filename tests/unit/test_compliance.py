@@ -1,0 +1,499 @@
+"""Every compliance check passes on a healthy system, fails on its own damage, and never passes without its facts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aurora_backup.checks import CHECKS
+from aurora_backup.compliance import CheckSpec, Found, Level, Status, Verification, assess, combine
+from aurora_backup.compliance_facts import FactMissing, Reader, observed, unobserved
+from aurora_backup.policy import RetentionPolicy
+from aurora_backup.validation import Verdict
+from tests.unit.healthy_facts import AT, BREAK_GLASS, EXPECTED, KEY, NOW, healthy, iso, policy_document, snapshot_point
+
+OTHER = "2" * 12
+IDS = [spec.id for spec in CHECKS]
+ASKED = [spec.id for spec in CHECKS if spec.applies(EXPECTED)]
+
+
+def run(facts, expected=EXPECTED, now=NOW):
+    return assess(facts, expected, now, checks=CHECKS)
+
+
+def failing(facts, expected=EXPECTED, now=NOW):
+    return {r.spec.id for r in run(facts, expected, now).results if r.verdict is Verdict.FAIL}
+
+
+def reason(facts, check, expected=EXPECTED):
+    return next(r.reason for r in run(facts, expected).results if r.spec.id == check)
+
+
+def test_a_healthy_system_passes_every_check():
+    assessment = run(healthy())
+    assert [(r.spec.id, r.reason) for r in assessment.results if r.verdict is not Verdict.PASS] == []
+    assert (assessment.status, assessment.remediation_needed) == (Status.PASS, False)
+    assert {s.id for s in assessment.not_applicable} == {"completion.daily-sets", "completion.monthly-sets"}
+
+
+def test_every_check_has_an_id_a_remedy_and_a_level():
+    assert len(set(IDS)) == len(IDS)
+    for spec in CHECKS:
+        assert spec.id.partition(".")[0] in set(Verification)
+        assert spec.remedy.endswith(".")
+        assert spec.title
+        assert isinstance(spec.level, Level)
+    assert {s.id for s in CHECKS if s.level is Level.RESTORED} == {"integrity.trial-restore", "integrity.recovery-test"}
+
+
+def test_every_check_says_what_it_rests_on_by_which_call_and_when():
+    for result in run(healthy()).results:
+        assert result.evidence, result.spec.id
+        for evidence in result.evidence:
+            assert evidence.at == AT.isoformat()
+            assert evidence.call
+            assert evidence.ok
+
+
+def damage(path, value):
+    """The healthy facts with one value replaced; a callable changes the value in place."""
+
+    def apply():
+        facts = healthy()
+        name, *rest = path
+        holder, last = facts["observations"][name], "value"
+        for step in rest:
+            holder, last = holder[last], step
+        if callable(value):
+            value(holder[last])
+        else:
+            holder[last] = value
+        return facts
+
+    return apply
+
+
+def drop_newest(prefix):
+    def change(points):
+        newest = max(
+            (p for p in points if p.get("tier", p.get("prefix")) == prefix),
+            key=lambda p: p.get("created", p.get("started")),
+        )
+        points.remove(newest)
+
+    return change
+
+
+def older(days, *names):
+    def change(items):
+        for item in items:
+            for name in names:
+                item[name] = iso(NOW - timedelta(days=days))
+
+    return change
+
+
+# check -> (damage, what the reason must say). One row or more for every check.
+DAMAGES = [
+    ("encryption.cluster", damage(["cluster", "encrypted"], False), "StorageEncrypted is false"),
+    ("encryption.cluster", damage(["cluster", "key"], "arn:aws:kms:key/aws-rds"), "not a customer key"),
+    ("encryption.recovery-points", damage(["snapshots", 0, "encrypted"], False), "snapshot:manual-1 is not encrypted"),
+    ("encryption.recovery-points", damage(["recovery-points", 3, "encrypted"], False), "is not encrypted"),
+    ("encryption.copies", damage(["copies", 0, "encrypted"], False), "is not encrypted"),
+    ("encryption.bucket", damage(["bucket-encryption", "algorithm"], "AES256"), "AES256, not aws:kms"),
+    ("encryption.bucket", damage(["bucket-encryption", "key"], "arn:other"), "arn:other"),
+    ("encryption.objects", damage(["objects", 0, "found", "encryption"], None), "not under a KMS key"),
+    ("encryption.objects", damage(["objects", 1, "found", "encryption"], "AES256"), "not under a KMS key"),
+    ("encryption.objects", damage(["objects", 0, "found", "key"], "arn:other"), "arn:other"),
+    ("encryption.vault", damage(["vault", "key"], "arn:aws-managed"), "not known to be a customer key"),
+    ("encryption.topic", damage(["topic", "key"], None), "not encrypted"),
+    ("encryption.topic", damage(["topic", "key"], "alias/aws/sns"), "not a customer key"),
+    ("encryption.logs", damage(["log-groups", 0, "key"], None), "Stack-Dump"),
+    (
+        "encryption.key",
+        damage(["keys", 0, "deletion_date"], iso(NOW + timedelta(days=7))),
+        "will be deleted on 2026-11-30",
+    ),
+    ("encryption.key", damage(["keys", 0, "state"], "Disabled"), "is Disabled"),
+    ("encryption.key-rotation", damage(["key-rotation", "enabled"], False), "does not rotate"),
+    ("encryption.key-policy", damage(["key-policy", "document", "Statement"], lambda s: s.pop()), "does not deny"),
+    ("encryption.transport", damage(["cluster-parameters", "rds.force_ssl"], "0"), "rds.force_ssl is 0"),
+    ("encryption.transport", damage(["cluster-parameters", "rds.force_ssl"], None), "not set"),
+    ("encryption.transport", damage(["bucket-policy", "document"], None), "requests without TLS"),
+    ("retention.opt-in", damage(["region-settings", "Aurora"], False), "not opted in"),
+    ("retention.cluster", damage(["cluster", "retention_days"], 7), "7 days, the policy asks for 35"),
+    ("retention.cluster", damage(["cluster", "copy_tags"], False), "CopyTagsToSnapshot"),
+    ("retention.deletion-protection", damage(["cluster", "deletion_protection"], False), "DeletionProtection is off"),
+    ("retention.plan", damage(["plan", "rules"], lambda r: r.pop()), "no rule monthly"),
+    ("retention.plan", damage(["plan", "rules", 0, "delete_after_days"], 30), "30 days, the policy says 180"),
+    ("retention.plan", damage(["plan", "rules", 0, "delete_after_days"], None), "never deletes"),
+    ("retention.plan", damage(["plan", "rules", 0, "schedule"], "cron(0 9 ? * SUN *)"), "cron(0 9"),
+    ("retention.plan", damage(["selections", 0, "resources"], []), "do not name"),
+    ("retention.vault-lock", damage(["vault", "locked"], False), "not locked"),
+    ("retention.vault-lock", damage(["vault", "min_days"], 200), "rule weekly is below"),
+    ("retention.vault-lock", damage(["vault", "max_days"], 365), "rule monthly is above"),
+    (
+        "retention.lifecycle",
+        damage(["bucket-lifecycle", 2, "expire_days"], 30),
+        "logical-backups/ expires after 30 days, the policy says 90",
+    ),
+    ("retention.lifecycle", damage(["bucket-lifecycle", 3, "noncurrent_days"], 1), "removes old versions after 1 days"),
+    ("retention.lifecycle", damage(["bucket-lifecycle", 3, "transitions"], []), "colder storage"),
+    ("retention.lifecycle", damage(["bucket-lifecycle", 1, "status"], "Disabled"), "no rule expires manual-backups/"),
+    (
+        "retention.lifecycle",
+        damage(
+            ["bucket-lifecycle"],
+            lambda rules: rules.append({**rules[0], "prefix": "", "expire_days": 1}),
+        ),
+        "another rule, for 'everything'",
+    ),
+    ("retention.versions", damage(["bucket-versioning", "status"], "Suspended"), "Suspended"),
+    ("retention.versions", damage(["bucket-lock", "enabled"], False), "Object Lock of the bucket is off"),
+    ("retention.recovery-points", damage(["recovery-points", 0, "delete_at"], iso(NOW)), "the policy keeps it until"),
+    ("retention.recovery-points", damage(["recovery-points", 0, "delete_at"], None), "has no expiry"),
+    (
+        "retention.recovery-points",
+        damage(["recovery-points"], lambda p: p.append(snapshot_point("weekly", NOW - timedelta(days=190), 180))),
+        "had to expire",
+    ),
+    ("completion.point-in-time", damage(["cluster", "latest"], None), "no restorable time"),
+    ("completion.point-in-time", damage(["cluster", "latest"], iso(NOW - timedelta(hours=3))), "3 h 0 min ago"),
+    (
+        "completion.point-in-time",
+        damage(["cluster", "earliest"], iso(NOW - timedelta(days=3))),
+        "the earliest restorable time",
+    ),
+    (
+        "completion.weekly",
+        damage(["recovery-points"], lambda p: [drop_newest("weekly")(p) for _ in range(2)]),
+        "15 d 3 h old",
+    ),
+    ("completion.monthly", damage(["recovery-points"], drop_newest("monthly")), "are allowed"),
+    (
+        "completion.logical",
+        damage(["sets"], drop_newest("logical-backups")),
+        "was there at the report before and is gone",
+    ),
+    ("completion.history", damage(["sets"], lambda s: s.pop(4)), "went before its time"),
+    ("completion.history", damage(["recovery-points"], lambda p: p.pop(4)), "run that was due on 2026-10-25 02:00 UTC"),
+    ("completion.failures", damage(["executions", 0, "status"], "TIMED_OUT"), "LogicalBackup run-0"),
+    ("completion.failures", damage(["backup-jobs"], lambda j: j.pop()), "AWS Backup job job-1"),
+    ("accessibility.sharing", damage(["snapshot-sharing", 0, "shared_with"], ["all"]), "restored by everybody"),
+    ("accessibility.sharing", damage(["snapshot-sharing", 0, "shared_with"], [OTHER]), OTHER),
+    (
+        "accessibility.bucket",
+        damage(["bucket-public-access", "block_public_policy"], False),
+        "block_public_policy is off",
+    ),
+    (
+        "accessibility.bucket",
+        damage(
+            ["bucket-policy", "document", "Statement"],
+            lambda s: s.append({"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "*"}),
+        ),
+        "lets in *",
+    ),
+    (
+        "accessibility.vault",
+        damage(
+            ["vault-policy", "document", "Statement"],
+            lambda s: s.append({"Effect": "Allow", "Principal": {"AWS": OTHER}, "Action": "backup:*", "Resource": "*"}),
+        ),
+        OTHER,
+    ),
+    ("accessibility.vault", damage(["vault-policy", "document"], None), "does not deny deleting"),
+    (
+        "accessibility.archives",
+        damage(["objects", 0], lambda o: o.update(readable=False, problem="AccessDenied")),
+        "AccessDenied",
+    ),
+    ("accessibility.recovery-points", damage(["recovery-points", 0, "status"], "PARTIAL"), "is partial"),
+    ("accessibility.recovery-points", damage(["snapshots", 0, "status"], "failed"), "is failed"),
+    (
+        "integrity.manifests",
+        damage(["sets", 5, "manifest"], lambda m: m.update(ok=False, problem="digest does not match")),
+        "digest",
+    ),
+    ("integrity.archives", damage(["objects", 0, "found", "version"], "v9"), "was overwritten"),
+    ("integrity.archives", damage(["objects", 0, "found", "bytes"], 4999), "4999 bytes"),
+    ("integrity.archives", damage(["objects", 0, "found", "crc32"], "BBBBBB=="), "CRC32"),
+    ("integrity.archives", damage(["objects", 0, "found"], None), "is not there"),
+    (
+        "integrity.decode",
+        damage(["sets", 0, "verification", "full-decode"], {"ok": False, "detail": "cut", "at": iso(NOW)}),
+        "cut",
+    ),
+    (
+        "integrity.trial-restore",
+        damage(["sets", 0, "verification", "trial-restore"], {"ok": False, "detail": "2 rows less", "at": iso(NOW)}),
+        "2 rows less",
+    ),
+    (
+        "integrity.trial-restore",
+        damage(["sets", 0, "verification", "trial-restore", "at"], iso(NOW - timedelta(days=20))),
+        "2026-11-03",
+    ),
+    ("integrity.recovery-test", damage(["recovery-tests"], older(41, "finished")), "41 days old; allowed are 40"),
+    ("integrity.recovery-test", damage(["recovery-tests", 2, "outcome"], "NOT PROVED"), "ended NOT PROVED"),
+]
+
+# Damage that is really two things: then a tier has no good newest point, or a run left none.
+ALSO = {"cut": {"completion.logical"}, "2 rows less": {"completion.logical"}, "is partial": {"completion.weekly"}}
+ALSO["had to expire"] = {"completion.history"}
+
+
+@pytest.mark.parametrize(("check", "apply", "says"), DAMAGES, ids=[f"{c}-{s}" for c, _, s in DAMAGES])
+def test_damage_fails_exactly_its_own_check_and_says_what_it_is(check, apply, says):
+    facts = apply()
+    assert check in failing(facts)
+    assert failing(facts) - {check} == ALSO.get(says, set())
+    assert says in reason(facts, check)
+    assert run(facts).status is Status.FAIL
+
+
+def test_every_check_that_the_policy_asks_for_has_damage_that_fails_it():
+    assert {check for check, _, _ in DAMAGES} == set(ASKED)
+
+
+# --- Nothing but facts can pass --------------------------------------------------------------------------------------
+
+
+def leaves(value, path=()):
+    """Every path into a document, to inner and outer values."""
+    yield path
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, (*path, name))
+    elif isinstance(value, list):
+        for n, item in enumerate(value):
+            yield from leaves(item, (*path, n))
+
+
+def at(value, path):
+    for step in path:
+        value = value[step]
+    return value
+
+
+HEALTHY = healthy()
+TIERS = {"s3-checksum", "full-decode", "trial-restore"}
+BAD = [None, "", "\x00", 0, -1, 1.5, [], {}, [None], "naive 2026-01-01", True, False, "x" * 300, 10**30]
+
+
+def is_read(path):
+    """Whether the checks rest on this fact. The others are only shown, or are what the rules do not ask about."""
+    if len(path) < 2 or path[1] == "legal-holds":
+        return False
+    _, name, *inside = path
+    shown = inside[-1:] in (["Version"], ["problem"], ["detail"])
+    if "Statement" in inside or shown or (name == "sets" and inside[-1:] in (["bytes"], ["seconds"])):
+        return False  # test_access_documents; and what is only shown
+    if name == "sets" and "verification" in inside:
+        tail = inside[inside.index("verification") + 1 :]
+        newest = inside[1] == 0
+        return not tail or newest or tail[1:] == ["ok"]
+    if name == "objects" and inside[1:2] == [1] and inside[-1] in ("bytes", "crc32", "version"):
+        return False  # the manifest itself: its digest is what counts
+    if name != "recovery-tests" or not inside[2:]:
+        return True
+    return inside[2] == "finished" or (inside[1] == 2 and inside[2] == "outcome")
+
+
+READ = [path for path in leaves(HEALTHY) if is_read(path)]
+# Null is an answer here: "there is no such thing", and the rules know what to make of it.
+NULLABLE = {
+    "until", "recorded", "tier", "document", "verification", "deletion_date", "min_days", "max_days", "version", "ok",
+}  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from([p for p in READ if isinstance(p[-1], str)]))
+def test_a_report_without_a_fact_does_not_pass(path):
+    facts = copy.deepcopy(HEALTHY)
+    del at(facts, path[:-1])[path[-1]]
+    assert run(facts).status is not Status.PASS
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from(READ), bad=st.sampled_from(BAD))
+def test_a_report_with_a_malformed_fact_does_not_pass(path, bad):
+    facts = copy.deepcopy(HEALTHY)
+    before = at(facts, path)
+    at(facts, path[:-1])[path[-1]] = bad
+    outcome = run(facts).status  # it never raises
+    if type(bad) is type(before) or (bad is None and path[-1] in NULLABLE) or (before is None and bad == ""):
+        return  # well formed: a fact of its own, which may be a good one
+    assert outcome is not Status.PASS
+
+
+@settings(max_examples=100, deadline=None)
+@given(paths=st.lists(st.sampled_from(READ), min_size=2, max_size=6), bad=st.sampled_from(BAD))
+def test_any_mixture_of_malformed_facts_is_survived(paths, bad):
+    facts = copy.deepcopy(HEALTHY)
+    for path in paths:
+        try:
+            at(facts, path[:-1])[path[-1]] = bad
+        except (KeyError, TypeError, IndexError):
+            continue  # an outer one was replaced already
+    assert run(facts).status in set(Status)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in HEALTHY["observations"] if n != "legal-holds"))
+@pytest.mark.parametrize("how", ["absent", "failed", "stale", "from the future", "naive", "no call"])
+def test_an_observation_that_is_not_there_leaves_the_report_incomplete(name, how):
+    facts = healthy()
+    observation = facts["observations"][name]
+    if how == "absent":
+        del facts["observations"][name]
+    elif how == "failed":
+        facts["observations"][name] = unobserved(observation["call"], AT, "AccessDenied")
+    elif how == "no call":
+        observation["call"] = ""
+    else:
+        moments = {"stale": NOW - timedelta(days=1), "from the future": NOW + timedelta(days=1)}
+        observation["at"] = iso(moments[how]) if how in moments else "2026-11-23T06:00:00"
+    assessment = run(facts)
+    assert assessment.status is Status.INCOMPLETE
+    assert assessment.remediation_needed
+    for result in assessment.results:
+        if name in {e.name for e in result.evidence}:
+            assert result.verdict is Verdict.UNKNOWN, result.spec.id
+
+
+@pytest.mark.parametrize("facts", [{}, {"observations": None}, {"observations": []}, {"observations": {}}])
+def test_no_facts_at_all_leave_every_check_unknown(facts):
+    assessment = run(facts)
+    assert {r.verdict for r in assessment.results} == {Verdict.UNKNOWN}
+    assert assessment.status is Status.INCOMPLETE
+
+
+def test_zero_checks_are_no_pass():
+    assert assess(healthy(), EXPECTED, NOW, checks=()).status is Status.INCOMPLETE
+    only = [s for s in CHECKS if s.verification is not Verification.INTEGRITY]
+    assert assess(healthy(), EXPECTED, NOW, checks=only).status is Status.INCOMPLETE
+
+
+def test_a_check_that_breaks_or_examines_nothing_is_unknown():
+    def breaks(_read, _expected):
+        raise ZeroDivisionError
+
+    def idle(read, _expected):
+        read.observation("cluster")
+        return Found(Verdict.PASS, "fine", 0)
+
+    def blind(_read, _expected):
+        return Found(Verdict.PASS, "fine", 5)
+
+    base = CheckSpec(id="integrity.x", title="x", level=Level.OBSERVED, remedy="x.", run=breaks)
+    for body, says in ((breaks, "ZeroDivisionError"), (idle, "nothing to examine")):
+        result = assess(healthy(), EXPECTED, NOW, checks=[dataclasses.replace(base, run=body)]).results[0]
+        assert (result.verdict, says in result.reason) == (Verdict.UNKNOWN, True)
+    result = assess(healthy(), EXPECTED, NOW, checks=[dataclasses.replace(base, run=blind)]).results[0]
+    assert result.verdict is Verdict.UNKNOWN
+
+
+def test_combining_verdicts_gives_the_worst_and_nothing_gives_unknown():
+    assert combine([]) is Verdict.UNKNOWN
+    assert combine([Verdict.PASS, Verdict.UNKNOWN]) is Verdict.UNKNOWN
+    assert combine([Verdict.PASS, Verdict.UNKNOWN, Verdict.FAIL]) is Verdict.FAIL
+    assert combine([Verdict.PASS]) is Verdict.PASS
+
+
+def test_a_naive_time_is_refused():
+    with pytest.raises(ValueError, match="now must be timezone-aware"):
+        run(healthy(), now=NOW.replace(tzinfo=None))
+    with pytest.raises(ValueError, match="at must be timezone-aware"):
+        observed("rds:X", NOW.replace(tzinfo=None), 1)
+
+
+# --- What time does --------------------------------------------------------------------------------------------------
+
+
+def test_a_system_deployed_today_is_incomplete_and_says_when_the_first_run_is_due():
+    facts = healthy()
+    observations = facts["observations"]
+    observations["sets"]["value"] = []
+    observations["objects"]["value"] = []
+    observations["previous"]["value"] = {"points": []}
+    observations["workflows"]["value"][0]["created"] = iso(NOW - timedelta(hours=1))
+    assert failing(facts) == set()
+    assert run(facts).status is Status.INCOMPLETE
+    assert "the first is due on 2026-11-28 02:00 UTC" in reason(facts, "completion.logical")
+
+
+def test_a_first_run_that_did_not_happen_is_a_failure():
+    facts = healthy()
+    facts["observations"]["sets"]["value"] = []
+    facts["observations"]["previous"]["value"] = {"points": []}
+    assert "completion.logical" in failing(facts)
+    assert "the first was due on 2026-09-05 02:00 UTC" in reason(facts, "completion.logical")
+
+
+def test_each_named_database_needs_its_own_newest_set():
+    expected = dataclasses.replace(EXPECTED, databases=("clinic", "billing"))
+    assert "completion.logical" in failing(healthy(), expected)
+    assert "logical of billing" in reason(healthy(), "completion.logical", expected)
+
+
+def test_a_set_whose_verification_failed_is_no_recovery_point():
+    facts = healthy()
+    facts["observations"]["sets"]["value"][0]["verification"]["s3-checksum"]["ok"] = False
+    facts["observations"]["previous"]["value"] = {"points": []}
+    later = NOW + timedelta(days=4)
+    for observation in facts["observations"].values():
+        observation["at"] = iso(later)
+    assert "completion.logical" in failing(facts, now=later)
+
+
+def test_an_archive_in_glacier_needs_a_restore_first_and_is_not_inaccessible():
+    facts = healthy()
+    item = facts["observations"]["objects"]["value"][0]
+    item["found"]["storage_class"] = "GLACIER"
+    item["readable"] = None
+    assert failing(facts) == set()
+    assert "1 are in Glacier: a restore request is required" in reason(facts, "accessibility.archives")
+
+
+def test_the_policy_decides_which_checks_are_asked_for():
+    dev = dataclasses.replace(
+        EXPECTED, policy=RetentionPolicy.dev(), vault=None, plan_id=None, copy_vaults=(), deletion_protection=False
+    )
+    asked = {r.spec.id for r in run(healthy(), dev).results}
+    assert asked.isdisjoint(
+        {"retention.plan", "completion.weekly", "encryption.vault", "retention.deletion-protection"}
+    )
+    assert {Verification(i.partition(".")[0]) for i in asked} == set(Verification)
+
+
+def test_a_denial_that_spares_only_break_glass_is_named_in_the_pass():
+    assert BREAK_GLASS in reason(healthy(), "encryption.key-policy")
+    facts = healthy()
+    facts["observations"]["key-policy"]["value"]["document"] = policy_document()
+    assert "encryption.key-policy" in failing(facts)
+
+
+# --- The reader ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        ("text", 1), ("text", ""), ("text", None), ("flag", 1), ("flag", "true"), ("flag", None), ("number", True),
+        ("number", -1), ("number", "1"), ("number", 1.0), ("moment", "2026-01-01T00:00:00"), ("moment", "soon"),
+        ("moment", 5), ("each", {}), ("each", "ab"), ("texts", [1]), ("texts", None),
+    ],
+)  # fmt: skip
+def test_the_reader_refuses_a_value_of_another_type_and_names_it(method, value):
+    node = Reader({"observations": {"x": observed("a:B", NOW, {"y": value})}}, NOW).observation("x")
+    with pytest.raises(FactMissing, match=r"x\.y"):
+        getattr(node, method)("y")
+
+
+def test_the_key_of_the_healthy_facts_is_the_backup_key():
+    assert EXPECTED.key_arn == KEY
