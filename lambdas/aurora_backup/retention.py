@@ -78,7 +78,7 @@ S3_EXPIRES = frozenset({Kind.STRAY, Kind.UPLOAD})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryPoint:
-    """One recovery point as it was observed. identifier: an ARN, or `s3://bucket/key/`, unique in an inventory.
+    """One recovery point as it was observed. identifier: an ARN, or a set's key in the bucket, unique in an inventory.
 
     cluster_resource_id: None when the service did not say. created: None when undated. series: what inside the cluster
     the point holds (the database of a set), because the last copy of one database is no copy of another. expires: the
@@ -581,14 +581,14 @@ def _check_tiers(
 def vanished(
     before: Iterable[RecoveryPoint], points: Iterable[RecoveryPoint], policy: RetentionPolicy, now: datetime
 ) -> tuple[Finding, ...]:
-    """What an earlier run saw available, what should still be here, and is not: somebody deleted it."""
+    """What an earlier run saw available, ours or AWS's, what should still be here, and is not: somebody deleted it."""
     now = require_utc(now, "now")
     here = {p.identifier for p in points if p.status is not Status.HIDDEN}
     gone = []
     for point in before:
         until = time_of(point, policy)
-        early = until is not None and until > now and point.status is Status.AVAILABLE
-        if early and point.identifier not in here:
+        watched = point.status is Status.AVAILABLE and (point.ours or point.kind in AWS_EXPIRES)
+        if watched and until is not None and until > now and point.identifier not in here:
             gone.append(Finding("vanished", point.identifier, f"it is gone, and had to stay until {until}"))
     return tuple(sorted(gone))
 

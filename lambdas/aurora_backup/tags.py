@@ -15,6 +15,7 @@ EXECUTION = PREFIX + "execution"
 EXPIRES = PREFIX + "expires"
 PURPOSE = PREFIX + "purpose"
 TIER = PREFIX + "tier"
+LEGAL_HOLD = PREFIX + "legal-hold"  # the matters that hold it; nothing deletes a snapshot that carries it
 RECOVERY_TEST = "recovery-test"
 POINT_IN_TIME_RECOVERY = "point-in-time-recovery"
 _LONGEST = 256

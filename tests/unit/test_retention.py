@@ -60,7 +60,12 @@ def snapshot(age, name="manual", **changes):
 
 
 def dump_set(age, database="clinic", **changes):
-    facts = {"kind": Kind.SET, "tier": Tier.LOGICAL, "identifier": f"s3://b/{database}/{age}/", "series": database}
+    facts = {
+        "kind": Kind.SET,
+        "tier": Tier.LOGICAL,
+        "identifier": f"logical-backups/{database}/{age}/",
+        "series": database,
+    }
     return snapshot(age, **{**facts, **changes})
 
 
@@ -187,7 +192,7 @@ def test_each_database_has_a_last_good_copy_of_its_own():
 def test_copies_of_another_tier_or_kind_do_not_count():
     old = dump_set(400)
     others = (
-        dump_set(1, identifier="s3://b/m/", tier=Tier.ON_DEMAND),
+        dump_set(1, identifier="logical-backups/m/", tier=Tier.ON_DEMAND),
         aws_backup(2, tier=Tier.LOGICAL, series="clinic"),
     )
 
@@ -413,9 +418,9 @@ def guards(*points, holds=None):
 
 def test_the_last_good_set_is_held_when_half_its_time_is_over():
     assert guards(dump_set(45), dump_set(60)) == ((), ())
-    assert guards(dump_set(46), dump_set(60)) == (("s3://b/clinic/46/",), ())
-    assert guards(dump_set(46), dump_set(1, **DAMAGED)) == (("s3://b/clinic/46/",), ())
-    assert guards(dump_set(46, "billing"), dump_set(1, "clinic")) == (("s3://b/billing/46/",), ())
+    assert guards(dump_set(46), dump_set(60)) == (("logical-backups/clinic/46/",), ())
+    assert guards(dump_set(46), dump_set(1, **DAMAGED)) == (("logical-backups/clinic/46/",), ())
+    assert guards(dump_set(46, "billing"), dump_set(1, "clinic")) == (("logical-backups/billing/46/",), ())
 
 
 def test_only_dump_sets_can_be_held_this_way():
@@ -425,14 +430,17 @@ def test_only_dump_sets_can_be_held_this_way():
 def test_one_set_is_held_even_where_the_policy_needs_none():
     policy = POLICY.with_changes({"logical": {"minimum_copies": 0}})
 
-    assert decide([dump_set(46)], policy, {}, NOW, lineage=LINEAGE).guard == ("s3://b/clinic/46/",)
+    assert decide([dump_set(46)], policy, {}, NOW, lineage=LINEAGE).guard == ("logical-backups/clinic/46/",)
 
 
 def test_as_many_sets_are_held_as_the_minimum_needs():
     policy = POLICY.with_changes({"logical": {"minimum_copies": 2}})
     points = [dump_set(46), dump_set(53), dump_set(60)]
 
-    assert decide(points, policy, {}, NOW, lineage=LINEAGE).guard == ("s3://b/clinic/46/", "s3://b/clinic/53/")
+    assert decide(points, policy, {}, NOW, lineage=LINEAGE).guard == (
+        "logical-backups/clinic/46/",
+        "logical-backups/clinic/53/",
+    )
 
 
 def test_a_held_set_is_released_when_a_new_one_is_good():
@@ -565,11 +573,12 @@ def test_findings_say_what_was_found():
 
 def test_a_point_that_went_before_its_time_has_vanished():
     before = [snapshot(1), snapshot(181), dump_set(5), snapshot(2, status=Status.PENDING), snapshot(3, tier=None)]
+    before += [snapshot(4, tagged=False), aws_backup(5)]
 
     gone = vanished(before, [replace(dump_set(5), status=Status.HIDDEN)], POLICY, NOW)
-    assert {f.subject for f in gone} == {snapshot(1).identifier, dump_set(5).identifier}
+    assert {f.subject for f in gone} == {snapshot(1).identifier, dump_set(5).identifier, aws_backup(5).identifier}
     assert {f.rule for f in gone} == {"vanished"}
-    assert "had to stay until 2027-05" in gone[0].message
+    assert all("it is gone, and had to stay until 2027-" in f.message for f in gone)
     assert vanished(before, before, POLICY, NOW) == ()
 
 

@@ -29,7 +29,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LINEAGE = frozenset({"cluster-A", "cluster-B"})
 
 moments = st.integers(-3000 * 24, 3000 * 24).map(lambda hours: EPOCH + timedelta(hours=hours))
-nows = st.integers(0, 1000 * 24).map(lambda hours: EPOCH + timedelta(hours=hours)) | moments
+nows = st.sampled_from([1, 36, 91, 181, 400, 3000]).map(lambda d: EPOCH + timedelta(days=d)) | moments
 
 
 def _policy(seed):
@@ -61,8 +61,8 @@ def mostly(usual, *strange):
 
 points = st.builds(
     RecoveryPoint,
-    kind=st.sampled_from([Kind.SET] * 6 + [Kind.SNAPSHOT] * 6 + list(Kind)),
-    tier=st.sampled_from([Tier.LOGICAL] * 5 + [Tier.ON_DEMAND] * 5 + [*Tier, None]),
+    kind=mostly(Kind.SET, Kind.SNAPSHOT, Kind.SNAPSHOT, *Kind),
+    tier=mostly(Tier.ON_DEMAND, Tier.LOGICAL, Tier.LOGICAL, *Tier, None),
     identifier=st.just(""),
     cluster_resource_id=mostly("cluster-A", "cluster-B", "cluster-C", None),
     created=st.sampled_from([None, *(EPOCH + timedelta(days=d) for d in (-3000, -2192, -200, -90, -89, -7, -1, 0))])
@@ -75,7 +75,7 @@ points = st.builds(
     held=mostly(False, True),
     verified=st.sampled_from([Verified.UNKNOWN, *Verified]),
 )
-inventories = st.lists(points, min_size=1, max_size=12).map(
+inventories = st.lists(points, min_size=4, max_size=12).map(
     lambda ps: [replace(p, identifier=f"p{n}") for n, p in enumerate(ps)]
 )
 
@@ -84,7 +84,7 @@ inventories = st.lists(points, min_size=1, max_size=12).map(
 def worlds(draw):
     """A policy, an inventory, holds and a time."""
     inventory = draw(inventories)
-    held = draw(st.sets(st.sampled_from([p.identifier for p in inventory]), max_size=2))
+    held = draw(st.sampled_from([set(), set(), {inventory[0].identifier}]))
     return draw(st.sampled_from(POLICIES)), inventory, {identifier: ["Doe"] for identifier in held}, draw(nows)
 
 
@@ -135,10 +135,8 @@ def test_the_minimum_of_good_copies_of_each_series_is_never_touched(world):
     gone = {d.point.identifier for d in plan_of(world).proposed}
     for key in {p.series_key for p in inventory if p.tier}:
         good = [p for p in inventory if p.series_key == key and is_good(p, now, LINEAGE)]
-        left = [p for p in good if p.identifier not in gone]
-        tier = Tier(key[0])
-        assert len(left) >= min(len(good), minimum_copies(policy, tier))
-        assert all(p.created <= k.created for p in good if p not in left for k in left)
+        newest = sorted(good, key=lambda p: (p.created, p.identifier), reverse=True)
+        assert gone.isdisjoint(p.identifier for p in newest[: minimum_copies(policy, Tier(key[0]))])
 
 
 @PROFILE
@@ -347,5 +345,5 @@ def test_the_actions_that_were_tried_include_deletions():
 
     collect()
     assert set(seen) >= {"held", "another-cluster", "future", "in-time", "minimum", "last-resort", "unrecorded"}
-    assert seen["expired"] >= 50, seen
+    assert seen["expired"] >= 30, seen
     assert seen["acted"] >= 10, seen
