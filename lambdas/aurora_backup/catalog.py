@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SYSTEM = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
 # Objects that an extension owns come back with CREATE EXTENSION.
 _MEMBER = "SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.{}'::regclass"
-_PG12, _PG16 = 120000, 160000
+_PG15, _PG16, _PG17 = 150000, 160000, 170000
 _STANDBY = "pg_catalog.pg_is_in_recovery()"
 
 
@@ -56,11 +56,15 @@ class Table:
         return quote(self.schema, self.name)
 
 
-def tables(session: Session, *, recovery: bool = False) -> list[Table]:
-    """Tables whose rows pg_dump dumps, in name order. recovery: leave out unlogged ones, unreadable on a standby."""
+def tables(session: Session, *, recovery: bool = False, sizes: bool = True) -> list[Table]:
+    """Tables whose rows pg_dump dumps, in name order.
+
+    recovery: leave out unlogged ones, unreadable on a standby. sizes: False leaves bytes 0 and needs no lock.
+    """
+    size = "pg_catalog.pg_table_size(c.oid)" if sizes else "0"
     unlogged = "AND c.relpersistence <> 'u'" if recovery else ""
     rows = session.run(
-        f"""SELECT c.oid::bigint, n.nspname, c.relname, pg_catalog.pg_table_size(c.oid), c.reltuples::float8,
+        f"""SELECT c.oid::bigint, n.nspname, c.relname, {size}, c.reltuples::float8,
               rn.nspname, r.relname
             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             LEFT JOIN pg_catalog.pg_class r ON c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)
@@ -89,7 +93,6 @@ def lock(session: Session, wanted: Iterable[Table], seconds: int) -> None:
             session.run(f"LOCK TABLE ONLY {table.sql} IN ACCESS SHARE MODE")
         except SqlError as error:
             raise QueryFailed(f"table {table.schema}.{table.name} could not be locked: {error}") from None
-    session.run("SET LOCAL lock_timeout = 0")
 
 
 def count(
@@ -317,14 +320,16 @@ def extensions(session: Session) -> dict[str, str]:
 
 def database(session: Session) -> dict[str, Any]:
     """Return what `pg_dump` without `--create` leaves out: the database's own settings."""
+    locale = "d.datlocale" if session.version >= _PG17 else "d.daticulocale"
+    provider = f"d.datlocprovider, {locale}" if session.version >= _PG15 else "'c', NULL"
     row = session.run(
-        """SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),
-             d.datcollate, d.datctype, d.datacl::text, pg_catalog.pg_database_size(d.oid),
+        f"""SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),
+             d.datcollate, d.datctype, {provider}, d.datacl::text, pg_catalog.pg_database_size(d.oid),
              (SELECT array_to_json(array_agg(json_build_object('role', pg_catalog.pg_get_userbyid(nullif(s.setrole, 0)),
                 'settings', s.setconfig)))::text FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid)
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"""
     )[0]
-    names = ("name", "owner", "encoding", "collate", "ctype", "acl", "bytes", "settings")
+    names = ("name", "owner", "encoding", "collate", "ctype", "provider", "locale", "acl", "bytes", "settings")
     return dict(zip(names, row, strict=True))
 
 

@@ -13,7 +13,7 @@ import os
 import subprocess
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -212,7 +212,7 @@ class _Dump:
     def _open(self, session: Session) -> _Snapshot:
         """Lock every table, then take and export the snapshot."""
         recovery = bool(session.value("SELECT pg_catalog.pg_is_in_recovery()"))
-        known = catalog.tables(session, recovery=recovery)
+        known = catalog.tables(session, recovery=recovery, sizes=False)
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # LOCK takes no snapshot, so that the snapshot below is later than the locks.
         catalog.lock(session, known, self._options.lock_seconds)
@@ -249,6 +249,10 @@ class _Dump:
                     session, snapshot.tables, budget=self._options.count_seconds, digest=self._options.digest
                 )
                 facts = catalog.assemble(session, counted, before, digest=self._options.digest)
+                wait(jobs, return_when=FIRST_EXCEPTION)
+                for job in jobs:
+                    if job.done():
+                        job.result()
                 finished = [job.result() for job in jobs]
             except BaseException:
                 self._stop.set()

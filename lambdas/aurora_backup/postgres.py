@@ -103,7 +103,7 @@ class Session:
                 ssl_context=False if context is None else context,
                 timeout=CONNECT_SECONDS,
                 application_name=application_name,
-                startup_params=dict(_TIMEOUTS),
+                startup_params={**_TIMEOUTS, "lock_timeout": "60s"},
             )
         except self._errors as error:
             raise ConnectionFailed(f"{where}: {redact(_reason(error), [password or ''])}") from None

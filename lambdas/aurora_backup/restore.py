@@ -101,6 +101,9 @@ def create_database(target: Target, manifest: Manifest) -> None:
         for name, key in (("ENCODING", "encoding"), ("LC_COLLATE", "collate"), ("LC_CTYPE", "ctype"))
         if source.get(key)
     ]
+    provider = {"i": ("icu", "ICU_LOCALE"), "b": ("builtin", "BUILTIN_LOCALE")}.get(str(source.get("provider")))
+    if provider and source.get("locale"):
+        settings.append(f"LOCALE_PROVIDER {provider[0]} {provider[1]} {_literal(str(source['locale']))}")
     with Session(target.database("postgres"), application_name="aurora-backup restore") as session:
         try:
             session.run(f"CREATE DATABASE {quote(target.dbname)} TEMPLATE template0 {' '.join(settings)}")
@@ -114,7 +117,7 @@ def compare_with(manifest: Manifest, target: Target, *, access: bool = True) -> 
 
 
 def _facts(manifest: Manifest, target: Target) -> Facts:
-    digest = any(table.digest for table in manifest.facts.tables)
+    digest = bool(manifest.facts.large_objects_digest) or any(table.digest for table in manifest.facts.tables)
     with Session(target, application_name="aurora-backup compare") as session:
         return catalog.gather(session, digest=digest)
 

@@ -27,7 +27,7 @@ class Settings:
     """What the deployed functions are told by their environment. Variable names are the upper-case field names.
 
     databases: None means "discover". cluster_resource_id: None when it is known only at run time.
-    policy: the RetentionPolicy's JSON, not interpreted here.
+    retention_policy: the RetentionPolicy's JSON, not interpreted here. content_digest: dumps also digest every table.
     """
 
     backup_bucket: str
@@ -40,6 +40,7 @@ class Settings:
     cluster_resource_id: str | None = None
     databases: tuple[str, ...] | None = None
     retention_policy: str | None = None
+    content_digest: bool = False
     root_certificate: str
 
     @classmethod
@@ -68,6 +69,7 @@ class Settings:
             cluster_resource_id=env.get("CLUSTER_RESOURCE_ID") or None,
             databases=_names("DATABASES", env.get("DATABASES")),
             retention_policy=env.get("RETENTION_POLICY") or None,
+            content_digest=env.get("CONTENT_DIGEST") == "true",
             root_certificate=env.get("PGSSLROOTCERT") or default_root_certificate(),
         )
 

@@ -35,6 +35,7 @@ PIPE_BYTES = MIB
 _FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive is far larger than expected
 _BASE = 24 * MIB  # 9,500 of them hold 239 GB: enough for a 150 GB database whose archive is 1.5 times its size
 _GROWTH = 1.5
+CHECK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -168,7 +169,7 @@ class Upload:
             view, filled, wanted = memoryview(buffer), 0, self._plan.size(number)
             while filled < wanted:
                 now = time.monotonic()
-                if now - checked > 1:
+                if now - checked >= CHECK_SECONDS:
                     checked = now
                     self._raise_failure()
                     check()

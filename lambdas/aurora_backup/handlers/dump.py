@@ -55,7 +55,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         expires=expiry(settings, database["set"], started),
         check=check,
     )
-    options = DumpOptions(compression=settings.compression, jobs=available_cpus())
+    options = DumpOptions(compression=settings.compression, jobs=available_cpus(), digest=settings.content_digest)
     try:
         outcome = dump_set(deployment.target(settings, event["instance"], database["name"]), bucket, request, options)
     except HandOver as reason:
