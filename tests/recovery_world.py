@@ -7,6 +7,7 @@ and retries of a state machine move. Every call can be made to fail, before or a
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -244,7 +245,7 @@ class World:
             described["DBClusterMembers"] = [
                 {"DBInstanceIdentifier": n, "IsClusterWriter": n == members[0]} for n in members
             ]
-        return json.loads(json.dumps(described, default=_keep), object_hook=_times)
+        return copy.deepcopy(described)
 
     def _rds_describe_db_instances(self, DBInstanceIdentifier: str | None = None, Filters: Any = None, **_: Any) -> Any:
         if DBInstanceIdentifier and DBInstanceIdentifier not in self.instances:
@@ -438,14 +439,6 @@ class World:
         return datetime.fromisoformat(plans[-1]["point"]["moment"])
 
 
-def _keep(value: Any) -> Any:
-    return {"$time": value.isoformat()}
-
-
-def _times(value: dict[str, Any]) -> Any:
-    return datetime.fromisoformat(value["$time"]) if set(value) == {"$time"} else value
-
-
 class _Context:
     @staticmethod
     def get_remaining_time_in_millis() -> int:
@@ -492,6 +485,7 @@ class Machine:
             return json.loads(json.dumps(answer))
 
         with contextlib.ExitStack() as stack:
+            stack.enter_context(inhabited(world))
             for attribute, value in {
                 "_invoke_resource": invoke,
                 "_invoke_resource_with_timeout": invoke,
@@ -514,25 +508,39 @@ class Machine:
             if resource.endswith(":sns:publish"):
                 return world.client("sns").publish(**task_input)
             handler, environment = self.functions[resource]
-            return invoke_handler(world, handler, environment, task_input)
+            return _invoke(handler, environment, task_input)
         except Exception as error:
             cause = json.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
             raise stepfunctions._ExecutionError(type(error).__name__, cause) from error
 
 
+@contextlib.contextmanager
+def inhabited(world: World) -> Iterator[None]:
+    """Let the handlers see this world: its clients, its clock, and facts where they would ask PostgreSQL."""
+    session = mock.MagicMock()
+    replaced: list[tuple[Any, str, Any]] = [
+        (boto3, "client", world.client),
+        (read_restored, "Session", session),
+        (take_baseline, "Session", session),
+        (read_restored, "discover", lambda _: ["app"]),
+        (take_baseline, "discover", lambda _: ["app"]),
+        (read_restored, "read_facts", lambda *_: world.facts(restored=True)),
+        (take_baseline, "read_facts", lambda *_: world.facts(restored=False)),
+        (read_restored, "utc_now", lambda: world.clock.now),
+    ]
+    with contextlib.ExitStack() as stack:
+        for module, name, value in replaced:
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
 def invoke_handler(world: World, handler: str, environment: Mapping[str, str], event: Any) -> Any:
     """Call a handler as Lambda would: JSON in, JSON out, its own environment, clients of this world."""
+    with inhabited(world):
+        return _invoke(handler, environment, event)
+
+
+def _invoke(handler: str, environment: Mapping[str, str], event: Any) -> Any:
     module = import_module(f"aurora_backup.handlers.{handler}")
-    session = mock.MagicMock()
-    with (
-        mock.patch.dict(os.environ, environment, clear=True),
-        mock.patch.object(boto3, "client", world.client),
-        mock.patch.object(read_restored, "Session", session),
-        mock.patch.object(take_baseline, "Session", session),
-        mock.patch.object(read_restored, "discover", lambda _: ["app"]),
-        mock.patch.object(take_baseline, "discover", lambda _: ["app"]),
-        mock.patch.object(read_restored, "read_facts", lambda *_: world.facts(restored=True)),
-        mock.patch.object(take_baseline, "read_facts", lambda *_: world.facts(restored=False)),
-        mock.patch.object(read_restored, "utc_now", lambda: world.clock.now),
-    ):
+    with mock.patch.object(os, "environ", dict(environment)):
         return json.loads(json.dumps(module.handler(json.loads(json.dumps(event)), _Context())))
