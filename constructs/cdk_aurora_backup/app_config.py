@@ -44,6 +44,7 @@ class AppConfig:
     create_endpoints: bool = True
     database_name: str | None = None
     databases: tuple[str, ...] = ()
+    content_digest: bool = False
     policy: RetentionPolicy | None = None
     alert_emails: tuple[str, ...] = ()
     key_arn: str | None = None
@@ -208,6 +209,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "create-endpoints": _flag,
     "database-name": _text(r"[A-Za-z][A-Za-z0-9_]{0,62}", "letters, digits and underscores, a letter first"),
     "databases": _list,
+    "content-digest": _flag,
     "policy": _mapping,
     "alert-emails": _list,
     "key-arn": _text(_ARN + r"kms:.+", "the ARN of a KMS key"),

@@ -62,6 +62,7 @@ class AuroraBackup(Construct):
     databases: names. Default: found at run time.
     database_auth: "secret" dumps as the data's owner; "iam" as the role `aurora_backup`, which needs no secret, and
         cannot read tables with row-level security. Default: "secret" where the cluster has one.
+    content_digest: dumps also digest the contents of every table. Default: False.
     snapshot_quota: the Region's quota of manual cluster snapshots. Default: 100.
     reserved_concurrency: of each function; None for accounts with a small pool. Default: 2.
     removal_policy: for everything that holds data. Default: RETAIN.
@@ -94,6 +95,7 @@ class AuroraBackup(Construct):
         architecture: lambda_.Architecture | None = None,
         databases: Sequence[str] = (),
         database_auth: DatabaseAuth | None = None,
+        content_digest: bool = False,
         snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
         reserved_concurrency: int | None = 2,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
@@ -177,6 +179,7 @@ class AuroraBackup(Construct):
             alerts=self._alerts,
             databases=databases,
             long_running=clients is None,
+            content_digest=content_digest,
         )
         self._alerts.watch_alarm(self._functions.undelivered)
         self._say_what_is_left(bucket, alert_emails, topic)

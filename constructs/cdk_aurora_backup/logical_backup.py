@@ -41,6 +41,8 @@ class LogicalBackup(Construct):
     databases: names. Default: all databases of the cluster, found at run time, but `rdsadmin` and templates.
     long_running: also make the engine for dumps that take longer than a function may. Without it such a dump fails,
         and says so. Default: True.
+    content_digest: also digest the contents of every table under the snapshot, so that a restore can be compared
+        value for value; reads every table once more. Default: False.
     dump_memory_mb: memory, and with it CPU, of the dump function, 512-10240. Default: 3538, two vCPUs.
     """
 
@@ -55,6 +57,7 @@ class LogicalBackup(Construct):
         databases: Sequence[str] = (),
         dump_memory_mb: int = 3538,
         long_running: bool = True,
+        content_digest: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         if long_running and functions.brings_own_clients:
@@ -110,13 +113,18 @@ class LogicalBackup(Construct):
         if databases:
             for function in (self._preflight, self._dump):
                 function.add_environment("DATABASES", Stack.of(self).to_json_string(list(databases)))
+        if content_digest:
+            self._dump.add_environment("CONTENT_DIGEST", "true")
         self._long_running = (
             LongRunningDump(
                 self,
                 "LongRunning",
                 functions=functions,
                 network=network,
-                environment=functions.environment(),
+                environment={
+                    **functions.environment(),
+                    **({"CONTENT_DIGEST": "true"} if content_digest else {}),
+                },
                 statements=[*functions.database_statements(), *read_sets(bucket), *write_sets(bucket)],
             )
             if long_running

@@ -85,6 +85,7 @@ class AuroraBackupStack(Stack):
             if config.architecture == "x86_64"
             else lambda_.Architecture.ARM_64,
             databases=config.databases,
+            content_digest=config.content_digest,
             snapshot_quota=config.snapshot_quota,
             reserved_concurrency=config.reserved_concurrency,
             removal_policy=removal,

@@ -1,0 +1,70 @@
+"""`make drill`: run every step in order; leaves build/drill/drill.json. Exit status 0 only when all of them held."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drill import foundation
+from drill.journal import Journal, Step, StepFailedError
+from drill.world import World
+from local.server import LocalAws
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
+    ("synth", foundation.synth),
+    ("deploy", foundation.deploy),
+    ("load", foundation.load),
+    ("logical-backup", foundation.logical_backup),
+    ("restore", foundation.restore),
+    ("compare", foundation.compare),
+    ("damage", foundation.damage),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the drill."""
+    parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("build/drill"), help="where everything goes")
+    root: Path = parser.parse_args(arguments).root.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    for log in root.glob("*.log"):
+        log.unlink()
+    signal.signal(signal.SIGTERM, _interrupt)
+    print("The drill: backs up, breaks and recovers a real PostgreSQL, on a local AWS.\n")
+    with Journal(root / "drill.json") as journal:
+        aws = LocalAws(root / "aws")
+        world = World(root, aws)
+        failed = True
+        try:
+            aws.start()
+            for name, run in STEPS:
+                with journal.step(name, (run.__doc__ or "").strip().splitlines()[0]) as step:
+                    run(world, step)
+            failed = False
+        except StepFailedError:
+            pass  # the journal has said which and why
+        except KeyboardInterrupt:
+            print("\n  interrupted: stopping what was started")
+        finally:
+            with journal.step("cleanup", "Stop everything that was started") as step:
+                aws.stop()
+                step.detail["headline"] = "local AWS, databases and functions stopped"
+        if not failed:
+            journal.finish()
+        print(journal.summary())
+        return 0 if journal.ok else 1
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
