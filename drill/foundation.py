@@ -16,11 +16,10 @@ from drill.journal import StepFailedError
 from drill.world import DATABASE, STACK, Login, World, host_architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from drill.journal import Step
 
-Damage = "Callable[[bytes], bytes]"
 _SCHEMA = Path(__file__).with_name("clinic.sql")
 _TABLES = ("clinic.patients", "clinic.encounters", "clinic.observations")
 RESTORED = "drill-restored"
@@ -105,16 +104,17 @@ def restore(world: World, step: Step) -> None:
         MasterUsername="postgres",
         ManageMasterUserPassword=True,
         StorageEncrypted=True,
+        ServerlessV2ScalingConfiguration={"MinCapacity": 0.5, "MaxCapacity": 8},
     )
+    patience = {"Delay": 1, "MaxAttempts": 120}
+    rds.get_waiter("db_cluster_available").wait(DBClusterIdentifier=RESTORED, WaiterConfig=patience)
     rds.create_db_instance(
         DBInstanceIdentifier=f"{RESTORED}-1",
         DBClusterIdentifier=RESTORED,
         Engine="aurora-postgresql",
         DBInstanceClass="db.serverless",
     )
-    rds.get_waiter("db_instance_available").wait(
-        DBInstanceIdentifier=f"{RESTORED}-1", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
-    )
+    rds.get_waiter("db_instance_available").wait(DBInstanceIdentifier=f"{RESTORED}-1", WaiterConfig=patience)
     answer = restore_set(world, world.notes["set"], DATABASE)
     step.require(answer["ok"], f"the restored database differs: {answer['differences']}")
     step.detail["rows_expected"] = rows_of(world.notes["manifest"])
@@ -148,13 +148,13 @@ def damage(world: World, step: Step) -> None:
     """The negative control: a corrupted, a truncated and a manifest-less copy must each be refused."""
     manifest = Manifest.from_json(json.dumps(world.notes["manifest"]))
     half = manifest.archives[0].bytes // 2
-    cases: dict[str, tuple[Damage, str, str]] = {
+
+    def flip(data: bytes) -> bytes:
+        return data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+
+    cases: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
         "undamaged": (lambda data: data, "archive", "verified and restorable"),
-        "corrupted": (
-            lambda data: data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
-            "archive",
-            "ArchiveDamaged",
-        ),
+        "corrupted": (flip, "archive", "ArchiveDamaged"),
         "truncated": (lambda data: data[:half], "archive", "ArchiveDamaged"),
         "without-manifest": (lambda _: b"", "manifest", "NoSuchObject"),
         "altered-manifest": (lambda data: data.replace(b'"rows":', b'"rows": 1', 1), "manifest", "ManifestError"),
@@ -173,7 +173,7 @@ def damage(world: World, step: Step) -> None:
     step.detail["headline"] = f"the undamaged copy verifies, {len(cases) - 1} damaged ones are refused"
 
 
-def copy_set(world: World, manifest: Manifest, bucket: str, change: Damage, what: str) -> list[str]:
+def copy_set(world: World, manifest: Manifest, bucket: str, change: Callable[[bytes], bytes], what: str) -> list[str]:
     """A copy of the set in a bucket of its own, with its archive or its manifest changed; how to address it."""
     s3, source = world.aws.client("s3"), world.outputs["BackupBucket"]
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": world.aws.region})
@@ -243,7 +243,7 @@ def newest_set(world: World, prefix: str) -> str:
     manifests = sorted(key for key in keys if f"/{DATABASE}/" in key and key.endswith("/manifest.json"))
     if not manifests:
         raise StepFailedError(f"a set of {DATABASE} was expected under {prefix}/, got {keys}")
-    return manifests[-1].removesuffix("manifest.json")
+    return str(manifests[-1]).removesuffix("manifest.json")
 
 
 def read_json(world: World, key: str) -> dict[str, Any]:

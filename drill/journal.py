@@ -31,7 +31,7 @@ class Step:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def case(self, name: str, expected: str, actual: str, *, ok: bool) -> None:
-        """Record one case: for a negative control, `ok` when the undamaged copy passed and this one failed as expected."""
+        """Record one case: of a negative control it is ok when this copy failed as expected."""
         cases = self.detail.setdefault("cases", [])
         cases.append({"name": name, "expected": expected, "actual": actual, "ok": ok})
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drill.journal import StepFailedError
-from local.server import LocalAws
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from local.server import LocalAws
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STACK = "AuroraBackup"
