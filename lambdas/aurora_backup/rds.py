@@ -12,7 +12,7 @@ from aurora_backup.errors import BackupError, redact
 from aurora_backup.tags import tag_list
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
 _BUSY = {"InvalidDBClusterState", "InvalidDBInstanceState", "InvalidDBClusterSnapshotState"}
@@ -162,6 +162,18 @@ class Rds:
     def modify_cluster(self, identifier: str, changes: Mapping[str, Any]) -> None:
         """Change settings now, not in the maintenance window."""
         self._call("modify_db_cluster", DBClusterIdentifier=identifier, ApplyImmediately=True, **changes)
+
+    def add_tags(self, arn: str, tags: Mapping[str, str]) -> None:
+        """Add tags, or change their values."""
+        self._call("add_tags_to_resource", ResourceName=arn, Tags=tag_list(tags))
+
+    def remove_tags(self, arn: str, keys: Sequence[str]) -> None:
+        """Take tags away; those that are not there are fine."""
+        self._call("remove_tags_from_resource", ResourceName=arn, TagKeys=list(keys))
+
+    def delete_snapshot(self, identifier: str) -> None:
+        """Delete a manual cluster snapshot. Only `sweep` calls this."""
+        self._call("delete_db_cluster_snapshot", DBClusterSnapshotIdentifier=identifier)
 
     def delete_instance(self, identifier: str) -> None:
         """Start deleting an instance. Only `removal` calls this."""

@@ -588,7 +588,7 @@ def vanished(
     for point in before:
         until = time_of(point, policy)
         watched = point.status is Status.AVAILABLE and (point.ours or point.kind in AWS_EXPIRES)
-        if watched and until is not None and until > now and point.identifier not in here:
+        if watched and until is not None and until > now + LATE and point.identifier not in here:
             gone.append(Finding("vanished", point.identifier, f"it is gone, and had to stay until {until}"))
     return tuple(sorted(gone))
 

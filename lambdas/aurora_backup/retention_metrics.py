@@ -1,0 +1,54 @@
+"""What a plan says, as CloudWatch's embedded metric format. Pure.
+
+Namespace AuroraBackup. By Owner: PlanRefused (0 or 1), PlannedDeletions, Vanished, Findings, SnapshotQuotaUsed
+(percent). By Owner, Tier and Kind: NewestAge (seconds: the recovery point that would be lost to, today; the worst of a
+tier's databases), GoodCopies (the fewest of its databases), Size (bytes, all together).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+NAMESPACE = "AuroraBackup"
+
+
+def metrics(document: Mapping[str, Any], now: datetime, *, used: int, quota: int) -> Iterator[dict[str, Any]]:
+    """One document for the plan, and one for each tier and kind. used: manual cluster snapshots in the Region."""
+    owner = {"Owner": document["owner"]}
+    found = document["findings"]
+    values = {
+        "PlanRefused": (int(bool(document["refused"])), "Count"),
+        "PlannedDeletions": (sum(d["action"] == "delete" for d in document["decisions"]), "Count"),
+        "Vanished": (sum(f["rule"] == "vanished" for f in found), "Count"),
+        "Findings": (len(found), "Count"),
+        "SnapshotQuotaUsed": (round(100 * used / quota, 1), "Percent"),
+    }
+    yield _line(owner, values, now)
+    tiers: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for facts in document["tiers"]:
+        tiers[facts["tier"], facts["kind"]].append(facts)
+    for (tier, kind), series in sorted(tiers.items()):
+        values = {
+            "NewestAge": (max(f["newest_age_seconds"] for f in series), "Seconds"),
+            "GoodCopies": (min(f["good"] for f in series), "Count"),
+            "Size": (sum(f["size"] for f in series), "Bytes"),
+        }
+        yield _line({**owner, "Tier": tier, "Kind": kind}, values, now)
+
+
+def _line(dimensions: Mapping[str, str], values: Mapping[str, tuple[float, str]], now: datetime) -> dict[str, Any]:
+    about = {
+        "Namespace": NAMESPACE,
+        "Dimensions": [list(dimensions)],
+        "Metrics": [{"Name": name, "Unit": unit} for name, (_, unit) in values.items()],
+    }
+    return {
+        "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [about]},
+        **dimensions,
+        **{name: value for name, (value, _) in values.items()},
+    }

@@ -1,0 +1,342 @@
+"""The sweep: plan, then act on the plan, looking again before each step. Everything is recorded as evidence.
+
+`Sweeper.plan` observes, decides and writes the plan, once for each execution. `Sweeper.act` takes a plan that was not
+refused, and for each deletion reads the point, the holds and the good copies that the plan relies on again, asks
+`retention.decide` again about just these, deletes, looks whether it is gone, and writes the result. A repetition finds
+the documents and what is gone already, and changes nothing.
+
+Documents lie under `compliance-backups/evidence/retention/<owner>/<date>-<execution>/`: `plan.json`, `result.json`.
+
+Only two things are ever deleted: manual cluster snapshots by `rds:DeleteDBClusterSnapshot`, and the current versions of
+a dump set's objects, manifest first, which leaves delete markers: for as long as S3 keeps noncurrent versions, a set
+that was swept can be brought back by removing the markers, and its role cannot delete a version.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from aurora_backup import tags
+from aurora_backup.errors import BackupError, ManifestError, ObjectExists, cause
+from aurora_backup.holds import ROOT as HOLDS_ROOT
+from aurora_backup.holds import by_point
+from aurora_backup.inventory import SET_RECORDS, SNAPSHOT_RECORDS, set_points, snapshot_point, verified
+from aurora_backup.manifest import NAME
+from aurora_backup.retention import (
+    GUARD_MATTER,
+    PLAN_SCHEMA,
+    Action,
+    Finding,
+    Kind,
+    RecoveryPoint,
+    Status,
+    check,
+    decide,
+    decision_document,
+    point_from_document,
+    tier_facts,
+    vanished,
+)
+from aurora_backup.s3 import NoSuchObject
+from aurora_backup.sets import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from aurora_backup.holds import HoldKeeper
+    from aurora_backup.inventory import Inventory
+    from aurora_backup.ledger import CreationRecord, Ledger
+    from aurora_backup.policy import RetentionPolicy
+    from aurora_backup.rds import Rds
+    from aurora_backup.retention import Plan
+    from aurora_backup.s3 import Bucket
+
+ROOT = HOLDS_ROOT.replace("holds", "retention")
+_SKEW = timedelta(minutes=5)  # between RDS's clock and the one that a record's time came from
+REPORT, UNCONFIRMED, ENFORCE = "report", "unconfirmed", "enforce"
+
+
+class PlanNotActedOn(BackupError):  # noqa: N818  names say what happened, as in errors.py
+    """A plan cannot be acted on: it is refused, altered, of an unknown schema, or of somebody else."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one planned deletion: deleted, gone (before), kept (why), or failed (why)."""
+
+    identifier: str
+    state: str
+    reason: str
+
+
+def folder(owner: str) -> str:
+    """Where an owner's plans are."""
+    return f"{ROOT}{quote(owner, safe='')}/"
+
+
+def confirmation_key(owner: str) -> str:
+    """The second yes: without this object nothing is deleted, whatever the policy says."""
+    return f"{folder(owner)}confirmed.json"
+
+
+class Sweeper:
+    """Plans and acts for one owner. lineage: resource ids that count as its cluster; empty makes every plan refused."""
+
+    def __init__(
+        self,
+        *,
+        inventory: Inventory,
+        keeper: HoldKeeper,
+        ledger: Ledger,
+        rds: Rds,
+        bucket: Bucket,
+        owner: str,
+        policy: RetentionPolicy,
+        lineage: Collection[str],
+    ) -> None:
+        self._inventory, self._keeper, self._ledger, self._rds = inventory, keeper, ledger, rds
+        self._bucket, self._owner, self._policy, self._lineage = bucket, owner, policy, frozenset(lineage)
+
+    # --- the plan
+
+    def plan(self, *, execution: str, now: datetime) -> tuple[str, dict[str, Any]]:
+        """Observe and decide; return the key and the content of the plan. The first plan of an execution stands."""
+        key = f"{folder(self._owner)}{now:%Y-%m-%d}-{quote(execution, safe='')}/plan.json"
+        stored = self._bucket.read_json(key)
+        if stored is not None:
+            return key, self._checked(stored)
+        document = self._document(execution, now)
+        try:
+            self._bucket.write(key, json.dumps(document, sort_keys=True), once=True)
+        except ObjectExists:
+            return key, self._checked(self._bucket.read_json(key))
+        if not document["unknown"]:
+            self._bucket.write(f"{folder(self._owner)}latest.json", json.dumps({"plan": key}), once=False)
+        return key, document
+
+    def _document(self, execution: str, now: datetime) -> dict[str, Any]:
+        observed = self._inventory.observe()
+        unknown = list(observed.unknown)
+        held: dict[str, tuple[str, ...]] = {}
+        points = observed.points
+        findings: tuple[Finding, ...] = ()
+        try:
+            held = by_point(self._keeper.holds())
+            points = self._with_locks(points, held, now)
+        except Exception as error:  # noqa: BLE001  nobody knows what is held: nothing may go
+            unknown.append(f"legal holds: {cause(error)}")
+        plan = decide(points, self._policy, held, now, lineage=self._lineage, unknown=unknown)
+        findings = check(points, self._policy, now, lineage=self._lineage)
+        if not unknown:  # what could not be listed has not vanished
+            findings += vanished(self._before(), points, self._policy, now)
+        return {
+            "schema": PLAN_SCHEMA,
+            "owner": self._owner,
+            "execution": execution,
+            "now": now.isoformat(),
+            "mode": self._mode(),
+            "lineage": sorted(self._lineage),
+            "policy": json.loads(self._policy.to_json()),
+            "unknown": unknown,
+            **_plan_fields(plan),
+            "findings": [asdict(f) for f in sorted(set(findings))],
+            "tiers": [asdict(f) for f in tier_facts(points, now, lineage=self._lineage)],
+        }
+
+    def _mode(self) -> str:
+        if not self._policy.sweep.enforce:
+            return REPORT
+        return ENFORCE if self._confirmed() else UNCONFIRMED
+
+    def _confirmed(self) -> bool:
+        try:
+            found = self._bucket.read_json(confirmation_key(self._owner))
+            return bool(found and found["owner"] == self._owner)
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def _with_locks(
+        self, points: Sequence[RecoveryPoint], held: Mapping[str, Sequence[str]], now: datetime
+    ) -> tuple[RecoveryPoint, ...]:
+        """Ask S3 about the holds of those sets that would be deleted: it is asked object by object."""
+        plan = decide(points, self._policy, held, now, lineage=self._lineage)
+        asked = {d.point.identifier for d in plan.deletions if d.point.kind is Kind.SET}
+        locked = {key for key in asked if self._keeper.held_in_s3(key)}
+        return tuple(replace(p, held=True) if p.identifier in locked else p for p in points)
+
+    def _before(self) -> tuple[RecoveryPoint, ...]:
+        """What the last plan with a complete inventory saw."""
+        try:
+            pointer = self._bucket.read_json(f"{folder(self._owner)}latest.json")
+            document = self._bucket.read_json(pointer["plan"]) if pointer else None
+            swept = self._swept(pointer["plan"]) if pointer else frozenset()
+            seen = [point_from_document(d) for d in document["decisions"]] if document else []
+        except (ValueError, KeyError, TypeError, BackupError):
+            return ()
+        return tuple(point for point in seen if point.identifier not in swept)
+
+    def _swept(self, plan_key: str) -> frozenset[str]:
+        result = self._bucket.read_json(_result_key(plan_key)) or {"outcomes": []}
+        return frozenset(o["identifier"] for o in result["outcomes"] if o["state"] in {"deleted", "gone"})
+
+    def _checked(self, document: Any) -> dict[str, Any]:
+        if not isinstance(document, dict) or document.get("schema") != PLAN_SCHEMA:
+            raise PlanNotActedOn(f"plan.schema must be {PLAN_SCHEMA}, got {str(document)[:80]!r}")
+        if document.get("owner") != self._owner:
+            raise PlanNotActedOn(f"plan.owner must be {self._owner!r}, got {document.get('owner')!r}")
+        return document
+
+    # --- the act
+
+    def act(self, plan_key: str) -> dict[str, Any]:
+        """Guard what S3 would expire, then delete what the plan lets go. Returns and writes the result.
+
+        In report mode, unconfirmed, or with a refused plan, nothing is deleted and the result says so.
+
+        Raises:
+            PlanNotActedOn: the plan is not one of ours.
+
+        """
+        if not plan_key.startswith(folder(self._owner)):
+            raise PlanNotActedOn(f"plan must be under {folder(self._owner)}, got {plan_key!r}")
+        document = self._checked(self._bucket.read_json(plan_key))
+        now = datetime.fromisoformat(document["now"])
+        # The mode is looked at again: enforcement may have been switched off since the plan was made.
+        mode = self._mode() if document["mode"] == ENFORCE else document["mode"]
+        planned = [d for d in document["decisions"] if d["action"] == Action.DELETE.value]
+        deletable = [] if document["refused"] or mode != ENFORCE else planned
+        if len(deletable) > self._policy.sweep.max_deletions:
+            raise PlanNotActedOn(f"sweep.max_deletions is {self._policy.sweep.max_deletions}, got {len(deletable)}")
+        result = {
+            "schema": PLAN_SCHEMA,
+            "owner": self._owner,
+            "execution": document["execution"],
+            "plan": plan_key,
+            "mode": mode,
+            "refused": document["refused"],
+            "planned": len(planned),
+            "guarded": [asdict(o) for o in self._guard(document, now)],
+            "outcomes": [asdict(self._delete(d, now)) for d in deletable],
+        }
+        self._bucket.write(_result_key(plan_key), json.dumps(result, sort_keys=True), once=False)
+        return result
+
+    def _guard(self, document: Mapping[str, Any], now: datetime) -> list[Outcome]:
+        if not document["guard"] or document["unknown"]:
+            return []
+        why = "the last good set of its tier is past half of its retention"
+        done = self._keeper.place(GUARD_MATTER, document["guard"], who="retention manager", why=why, at=now)
+        return [Outcome(a.point, "held" if a.ok else "failed", a.detail) for a in done]
+
+    def _delete(self, decision: Mapping[str, Any], now: datetime) -> Outcome:
+        identifier = str(decision["identifier"])
+        try:
+            planned = point_from_document(decision)
+            fresh = self._reread(planned)
+            if fresh is None:
+                return Outcome(identifier, "gone", "it was gone before")
+            refusal = self._refusal(fresh, decision, now)
+            if refusal:
+                return Outcome(identifier, "kept", refusal)
+            left = self._delete_snapshot(fresh) if fresh.kind is Kind.SNAPSHOT else self._delete_set(fresh)
+        except Exception as error:  # noqa: BLE001  one point that cannot be deleted does not keep the others
+            return Outcome(identifier, "failed", cause(error))
+        return Outcome(identifier, "failed", left) if left else Outcome(identifier, "deleted", str(decision["reason"]))
+
+    def _refusal(self, fresh: RecoveryPoint, decision: Mapping[str, Any], now: datetime) -> str | None:
+        """Decide again, about what is there now; why the point stays, or None."""
+        copies = [self._reread(replace(fresh, identifier=str(other))) for other in decision["relies_on"]]
+        held = by_point(self._keeper.holds())
+        again = decide([fresh, *filter(None, copies)], self._policy, held, now, lineage=self._lineage)
+        found = next(d for d in again.decisions if d.point.identifier == fresh.identifier)
+        return None if found.action is Action.DELETE else f"{found.rule}: {found.reason}"
+
+    def _reread(self, point: RecoveryPoint) -> RecoveryPoint | None:
+        """The point as it is now, with its record read and its own holds looked at; None when it is gone."""
+        return self._snapshot(point.identifier) if point.kind is Kind.SNAPSHOT else self._set(point.identifier)
+
+    def _snapshot(self, arn: str) -> RecoveryPoint | None:
+        name = arn.rpartition(":")[2]
+        described = self._rds.snapshot(name)
+        if described is None or described.get("DBClusterSnapshotArn") != arn:
+            return None
+        record = self._ledger.get(SNAPSHOT_RECORDS, self._owner, name)
+        made = described.get("SnapshotCreateTime")
+        ours = (
+            record is not None
+            and tags.tags_of(described).get(tags.EXECUTION) == record.execution
+            and isinstance(made, datetime)
+            and made >= record.created - _SKEW  # otherwise the name was used before
+        )
+        return _until_recorded(snapshot_point(described, self._owner, {name} if ours else ()), record)
+
+    def _set(self, key: str) -> RecoveryPoint | None:
+        paginator = self._bucket.client.get_paginator("list_object_versions")
+        record = self._ledger.get(SET_RECORDS, self._owner, key)
+        pages = paginator.paginate(Bucket=self._bucket.name, Prefix=key)
+        found = next((p for p in set_points(pages, {key} if record else ()) if p.identifier == key), None)
+        if found is None or found.status is Status.HIDDEN:
+            return None
+        tagged = True
+        if found.status is Status.AVAILABLE:
+            try:
+                tagged = read_manifest(self._bucket, key).owner == self._owner
+            except (ManifestError, NoSuchObject):
+                tagged = False
+        found = replace(found, tagged=tagged, held=self._keeper.held_in_s3(key), verified=verified(self._bucket, key))
+        return _until_recorded(found, record)
+
+    def _delete_snapshot(self, point: RecoveryPoint) -> str | None:
+        name = point.identifier.rpartition(":")[2]
+        self._rds.delete_snapshot(name)
+        after = self._rds.snapshot(name)
+        if after is not None and after.get("Status") != "deleting":
+            return f"RDS took the deletion, and still shows it {after.get('Status')}"
+        self._ledger.close(SNAPSHOT_RECORDS, self._owner, name)
+        return None
+
+    def _delete_set(self, point: RecoveryPoint) -> str | None:
+        """Manifest first: what is half deleted must not pass for a backup."""
+        keys = sorted(self._bucket.keys(point.identifier), key=lambda key: (not key.endswith(f"/{NAME}"), key))
+        for key in keys:
+            self._bucket.remove(key)
+        left = self._bucket.keys(point.identifier)
+        if left:
+            return f"S3 took the deletions, and still shows {left[0]}"
+        self._ledger.close(SET_RECORDS, self._owner, point.identifier)
+        return None
+
+
+def _until_recorded(point: RecoveryPoint, record: CreationRecord | None) -> RecoveryPoint:
+    """The record may declare a later expiry than the point itself."""
+    declared = [moment for moment in (point.expires, record.expires if record else None) if moment is not None]
+    return replace(point, expires=max(declared, default=None))
+
+
+def _plan_fields(plan: Plan) -> dict[str, Any]:
+    return {
+        "refused": list(plan.refused),
+        "guard": list(plan.guard),
+        "unguard": list(plan.unguard),
+        "decisions": [decision_document(d) for d in plan.decisions],
+    }
+
+
+def _result_key(plan_key: str) -> str:
+    return plan_key.removesuffix("plan.json") + "result.json"
+
+
+def confirm(bucket: Bucket, owner: str, *, who: str, why: str, at: datetime) -> str:
+    """Say yes a second time: from now on, plans of this owner may be acted on. Returns the key; it is written once."""
+    for name, value in (("who", who), ("why", why)):
+        if not value.strip():
+            raise PlanNotActedOn(f"{name} must be a text of at least one letter, got {value!r}")
+    document = {"schema": PLAN_SCHEMA, "owner": owner, "who": who, "why": why, "at": at.isoformat()}
+    key = confirmation_key(owner)
+    if bucket.read_json(key) is None:
+        bucket.write(key, json.dumps(document, sort_keys=True), once=True)
+    return key
