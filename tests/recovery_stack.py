@@ -6,12 +6,15 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from aws_cdk import aws_backup as backup
+
 from aurora_backup.policy import RetentionPolicy
 from cdk_aurora_backup.alerts import BackupAlerts
 from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.recovery import Recovery
+from cdk_aurora_backup.restore_testing import RestoreTesting
 from tests.recovery_world import PROD, PROD_ID, Machine
 from tests.synth.synthesis import Synthesised, imported_cluster, new_stack, some_clients, some_secret, some_vpc
 
@@ -24,12 +27,15 @@ WORKFLOWS = ("Baselines", "OnDemandSnapshot", "PointInTimeRecovery", "RecoveryTe
 def recovery_stack(**options: Any) -> Synthesised:
     """A stack with everything of Recovery, of an imported cluster with a secret."""
     stack = new_stack("Recovery")
-    target = imported_cluster(stack, secret=some_secret(stack))
+    target = imported_cluster(stack, secret=some_secret(stack), endpoint="clinic.example")
     policy = RetentionPolicy.hipaa()
     key = BackupKey(stack, "Key").key
     bucket = BackupBucket(stack, "Storage", key=key, policy=policy).bucket
     alerts = BackupAlerts(stack, "Alerts", key=key, cluster=target.cluster, emails=["oncall@example.org"])
-    network = DatabaseNetwork(stack, "Network", vpc=some_vpc(stack), target=target)
+    vpc = some_vpc(stack)
+    network = DatabaseNetwork(stack, "Network", vpc=vpc, target=target)
+    vault = backup.BackupVault(stack, "Vault", encryption_key=key)
+    testing = RestoreTesting(stack, "Testing", target=target, policy=policy, vault=vault, key=key, vpc=vpc)
     functions = BackupFunctions(
         stack, "Functions", target=target, policy=policy, bucket=bucket, key=key, clients=some_clients(stack)
     )
@@ -39,7 +45,7 @@ def recovery_stack(**options: Any) -> Synthesised:
         functions=functions,
         network=network,
         alerts=alerts,
-        **{"heartbeat_endpoint": "clinic.example", "native_restore_tests": True, **options},
+        **{"heartbeat": True, "restore_testing": testing, **options},
     )
     return Synthesised.of(stack)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Annotations, RemovalPolicy
 from aws_cdk import aws_s3 as s3
@@ -21,6 +21,7 @@ from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
 from cdk_aurora_backup.permissions import allow_services
+from cdk_aurora_backup.recovery import Recovery
 from cdk_aurora_backup.replication import Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
@@ -59,6 +60,10 @@ class AuroraBackup(Construct):
     replicate_to: other accounts' buckets that dump sets and evidence are copied to. Default: none.
     audit: AWS Backup's audit framework and report plans; AWS Config must record. Default: False.
     restore_testing: AWS Backup's own restore tests, beside the recovery tests. Default: False.
+    heartbeat: one small row every few minutes, to tell by what survived. Default: True for a cluster of the same app.
+    validation: tolerances, recency queries and checks of one's own for recovery tests; docs/recovery.md has the shape.
+    lineage: resource ids of the clusters that this one was recovered from (`aurora-backup adopt` prints them).
+    test_instance_class: of a recovery test's instance. Default: db.t4g.medium.
     databases: names. Default: found at run time.
     database_auth: "secret" dumps as the data's owner; "iam" as the role `aurora_backup`, which needs no secret, and
         cannot read tables with row-level security. Default: "secret" where the cluster has one.
@@ -91,6 +96,10 @@ class AuroraBackup(Construct):
         replicate_to: Sequence[ReplicateTo] = (),
         audit: bool = False,
         restore_testing: bool = False,
+        heartbeat: bool | None = None,
+        validation: Mapping[str, Any] | None = None,
+        lineage: Sequence[str] = (),
+        test_instance_class: str = "db.t4g.medium",
         clients: lambda_.ILayerVersion | None = None,
         architecture: lambda_.Architecture | None = None,
         databases: Sequence[str] = (),
@@ -181,6 +190,19 @@ class AuroraBackup(Construct):
             long_running=clients is None,
             content_digest=content_digest,
         )
+        self._recovery = Recovery(
+            self,
+            "Recovery",
+            functions=self._functions,
+            network=self._network,
+            alerts=self._alerts,
+            databases=databases,
+            heartbeat=heartbeat,
+            validation=validation,
+            lineage=lineage,
+            test_instance_class=test_instance_class,
+            restore_testing=self._restore_testing,
+        )
         self._alerts.watch_alarm(self._functions.undelivered)
         self._say_what_is_left(bucket, alert_emails, topic)
 
@@ -218,6 +240,11 @@ class AuroraBackup(Construct):
     def logical_backup(self) -> LogicalBackup:
         """The dump workflow."""
         return self._logical_backup
+
+    @property
+    def recovery(self) -> Recovery:
+        """Snapshots on demand, point-in-time recovery, recovery tests, and what they need."""
+        return self._recovery
 
     @property
     def functions(self) -> BackupFunctions:

@@ -68,6 +68,11 @@ class ClusterDetails:
         )
 
     @property
+    def is_of_this_app(self) -> bool:
+        """Whether the cluster is made here, and not imported."""
+        return isinstance(self.cluster, (rds.DatabaseCluster, rds.DatabaseClusterFromSnapshot))
+
+    @property
     def listens_on(self) -> str:
         """The port as the deployed cluster says it, where it is of the same app."""
         if isinstance(self.cluster, (rds.DatabaseCluster, rds.DatabaseClusterFromSnapshot)):

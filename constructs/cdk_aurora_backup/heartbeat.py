@@ -11,6 +11,7 @@ from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_scheduler_targets as targets
 from constructs import Construct
 
+from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ class Heartbeat(Construct):
     It writes into the schema `aurora_backup` of one database. A Serverless v2 cluster that may pause at zero capacity
     never does while this runs: leave it out there, and give the recovery test a recency query instead.
 
-    endpoint: the cluster's writer endpoint. Default: what the cluster says; an imported one may not know it.
     database: Default: "postgres".
     """
 
@@ -40,12 +40,15 @@ class Heartbeat(Construct):
         functions: BackupFunctions,
         network: DatabaseNetwork,
         alerts: BackupAlerts,
-        endpoint: str | None = None,
         database: str = "postgres",
     ) -> None:
         super().__init__(scope, construct_id)
         minutes = functions.policy.recovery_testing.heartbeat_minutes
         target = functions.target
+        if not target.endpoint:
+            raise SynthError(
+                "Heartbeat needs ClusterDetails.endpoint of an imported cluster, got none: give it, or heartbeat=False"
+            )
         self._function = functions.add(
             self,
             "Function",
@@ -65,7 +68,7 @@ class Heartbeat(Construct):
                 use_key(functions.key),
             ],
         )
-        where = {"host": endpoint or target.cluster.cluster_endpoint.hostname, "port": target.port}
+        where = {"host": target.endpoint, "port": target.listens_on}
         self._schedule = scheduler.Schedule(
             self,
             "Schedule",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aws_cdk import Duration
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cdk_aurora_backup.functions import BackupFunctions
     from cdk_aurora_backup.permissions import Statement
     from cdk_aurora_backup.recovery_test import TestIsolation
+    from cdk_aurora_backup.restore_testing import RestoreTesting
 
 _NAME = "NativeRestoreTest"
 
@@ -37,6 +39,8 @@ class NativeRestoreTest(Construct):
 
     AWS Backup restores a cluster without an instance, so nothing ever opens it unless one is added; and it deletes the
     cluster after the validation window, which an instance of ours would prevent.
+
+    restore_testing: whose jobs are validated. Where it was given security groups, they must let the validation in.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class NativeRestoreTest(Construct):
         alerts: BackupAlerts,
         baselines: Baselines,
         isolation: TestIsolation,
+        restore_testing: RestoreTesting,
         databases: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -120,7 +125,11 @@ class NativeRestoreTest(Construct):
         hours = functions.policy.recovery_testing.lifetime_hours
         flow.define(sfn.Chain.start(begin), timeout=Duration.hours(hours + 2))
         alerts.watch_workflow("NativeRestoreTestEnds", flow.machine)
-        self._rule = self._listen(functions)
+        self._rule = self._listen(functions, restore_testing)
+        if restore_testing.security_group:
+            isolation.network.security_group.connections.allow_to(
+                restore_testing.security_group, ec2.Port.tcp(functions.target.port), "The validation reads the copy"
+            )
 
     @property
     def machine(self) -> sfn.StateMachine:
@@ -132,7 +141,7 @@ class NativeRestoreTest(Construct):
         """What starts it."""
         return self._rule
 
-    def _listen(self, functions: BackupFunctions) -> events.Rule:
+    def _listen(self, functions: BackupFunctions, restore_testing: RestoreTesting) -> events.Rule:
         role = ServiceRole(
             self,
             "EventRole",
@@ -143,27 +152,12 @@ class NativeRestoreTest(Construct):
                 use_key(functions.key),
             ],
         )
-        return events.Rule(
-            self,
-            "Completed",
-            description="A restore test of AWS Backup has restored an Aurora cluster",
-            event_pattern=events.EventPattern(
-                source=["aws.backup"],
-                detail_type=["Restore Job State Change"],
-                detail={
-                    "status": ["COMPLETED"],
-                    "resourceType": ["Aurora"],
-                    "restoreTestingPlanArn": [{"exists": True}],
-                },
+        target = targets.SfnStateMachine(
+            self.machine,
+            role=role.role,
+            dead_letter_queue=functions.dead_letters,
+            input=events.RuleTargetInput.from_object(
+                {"restore_job": events.EventField.from_path("$.detail.restoreJobId")}
             ),
-            targets=[
-                targets.SfnStateMachine(
-                    self.machine,
-                    role=role.role,
-                    dead_letter_queue=functions.dead_letters,
-                    input=events.RuleTargetInput.from_object(
-                        {"restore_job": events.EventField.from_path("$.detail.restoreJobId")}
-                    ),
-                )
-            ],
         )
+        return restore_testing.validate_with("Completed", target)

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
+    from cdk_aurora_backup.restore_testing import RestoreTesting
 
 
 class Recovery(Construct):
     """Baselines, heartbeat, snapshots on demand, point-in-time recovery, recovery tests and their janitor.
 
     databases: names. Default: all but `rdsadmin` and templates, found at run time.
-    heartbeat: Default: True for a cluster of the same app; an imported one's must be asked for, with its endpoint.
-    heartbeat_endpoint: the writer endpoint of an imported cluster.
+    heartbeat: Default: True for a cluster of the same app; an imported one's must be asked for, and its endpoint known.
     heartbeat_database: Default: "postgres".
     validation: tolerances, recency queries and checks of one's own; docs/recovery.md has the shape. Default: none.
     lineage: resource ids of the clusters that this one was recovered from (`aurora-backup adopt` prints them).
     test_instance_class: of a test copy's one instance. Default: db.t4g.medium.
-    native_restore_tests: also validate what AWS Backup's own restore testing restores. Default: False.
+    restore_testing: AWS Backup's own restore tests, to be validated here. Default: none.
     """
 
     def __init__(
@@ -44,13 +44,12 @@ class Recovery(Construct):
         network: DatabaseNetwork,
         alerts: BackupAlerts,
         databases: Sequence[str] = (),
-        heartbeat: bool = True,
-        heartbeat_endpoint: str | None = None,
+        heartbeat: bool | None = None,
         heartbeat_database: str = "postgres",
         validation: Mapping[str, Any] | None = None,
         lineage: Sequence[str] = (),
         test_instance_class: str = "db.t4g.medium",
-        native_restore_tests: bool = False,
+        restore_testing: RestoreTesting | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         told: dict[str, str] = {}
@@ -65,10 +64,9 @@ class Recovery(Construct):
                 functions=functions,
                 network=network,
                 alerts=alerts,
-                endpoint=heartbeat_endpoint,
                 database=heartbeat_database,
             )
-            if heartbeat
+            if (functions.target.is_of_this_app if heartbeat is None else heartbeat)
             else None
         )
         self.baselines = Baselines(
@@ -107,10 +105,11 @@ class Recovery(Construct):
                 alerts=alerts,
                 baselines=self.baselines,
                 isolation=self.isolation,
+                restore_testing=restore_testing,
                 databases=databases,
                 environment=told,
             )
-            if native_restore_tests
+            if restore_testing
             else None
         )
         self.janitor = Janitor(self, "Janitor", functions=functions, alerts=alerts, environment=told)

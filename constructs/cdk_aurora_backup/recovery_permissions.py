@@ -125,7 +125,12 @@ def _keys(functions: BackupFunctions) -> list[Statement]:
     )
     via = {"StringEquals": {"kms:ViaService": f"rds.{Aws.REGION}.{Aws.URL_SUFFIX}"}}
     return [
-        statement("ClusterKey", ["kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKey*"], keys, via),
+        statement(
+            "ClusterKey",
+            ["kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext"],
+            keys,
+            via,
+        ),
         statement("ClusterKeyGrants", ["kms:CreateGrant"], keys, {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
     ]
 

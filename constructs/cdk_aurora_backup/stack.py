@@ -101,6 +101,10 @@ class AuroraBackupStack(Stack):
             "BackupVault": backup.plan.vault.backup_vault_name,
             "AlertTopic": backup.alerts.topic.topic_arn,
             "LogicalBackupWorkflow": backup.logical_backup.machine.state_machine_arn,
+            "BaselineWorkflow": backup.recovery.baselines.machine.state_machine_arn,
+            "OnDemandSnapshotWorkflow": backup.recovery.on_demand_snapshot.machine.state_machine_arn,
+            "PointInTimeRecoveryWorkflow": backup.recovery.point_in_time_recovery.machine.state_machine_arn,
+            "RecoveryTestWorkflow": backup.recovery.recovery_test.machine.state_machine_arn,
         }
         for name, value in values.items():
             CfnOutput(self, name, value=value)
