@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PITR_LAG = timedelta(hours=1)  # Aurora's latest restorable time is usually five minutes behind
 WINDOW = timedelta(days=35)  # how far back runs are looked at
+_SHOWN = 5  # dates named in one reason
 _EARLY = timedelta(hours=1)  # a point belongs to the run that was due at most this long after it
 _GOOD_POINTS = {"COMPLETED", "AVAILABLE"}
 _FAILED_JOBS = {"FAILED", "ABORTED", "EXPIRED", "PARTIAL"}
@@ -147,14 +148,11 @@ def _behind(
         if due is not None and due + LATE < read.now:
             return True, f"{what}: there is no recovery point, and the first was due on {due:%Y-%m-%d %H:%M} UTC"
         return False, f"{what}: no run was due yet; the first is due on {due:%Y-%m-%d %H:%M} UTC"
-    age = read.now - newest.created
+    age, allowed = read.now - newest.created, longest_gap(stream.schedule) + LATE
     if newest.created > read.now + LATE:
         return False, f"{what}: {newest.identifier} was made in the future, on {newest.created.isoformat()}"
-    if age > longest_gap(stream.schedule) + LATE:
-        return (
-            True,
-            f"{what}: the newest recovery point is {_span(age)} old, {_span(longest_gap(stream.schedule) + LATE)} are allowed",
-        )
+    if age > allowed:
+        return True, f"{what}: the newest recovery point is {_span(age)} old, {_span(allowed)} are allowed"
     return None
 
 
@@ -180,10 +178,11 @@ def _history(read: Reader, expected: Expected) -> Found:
             what = f"{stream.name} of {one}" if one else stream.name
             lost = [p for p in known if p.series == one and p.identifier not in there and p.created <= mine[-1].created]
             tally.problems += [f"{what}: {p.identifier} went before its time" for p in lost]
-            tally.problems += [
-                f"{what}: nothing was made of the run that was due on {due:%Y-%m-%d %H:%M} UTC"
-                for due in missed(stream, mine, begun(stream, read), expected, read.now)
-            ]
+            none = missed(stream, mine, begun(stream, read), expected, read.now)
+            if none:
+                due = ", ".join(f"{moment:%Y-%m-%d %H:%M} UTC" for moment in none[:_SHOWN])
+                more = f" and {len(none) - _SHOWN} more" if len(none) > _SHOWN else ""
+                tally.problems.append(f"{what}: no recovery point came of what was due on {due}{more}")
     return tally.conclude(f"no run was missed and nothing went early: {tally.examined} recovery points")
 
 

@@ -77,9 +77,10 @@ def build(
         "checks": [_result(r) for r in assessment.results],
         "not_applicable": [{"id": s.id, "title": s.title} for s in assessment.not_applicable],
         "findings": [
-            {"check": r.spec.id, "verdict": r.verdict.value, "reason": r.reason, "remedy": r.spec.remedy}
+            {name: row[name] for name in ("title", "verdict", "level", "reason", "remedy")} | {"check": r.spec.id}
             for r in sorted(assessment.results, key=lambda r: r.verdict is not Verdict.FAIL)
             if r.verdict is not Verdict.PASS
+            for row in [_result(r)]
         ],
         "controls": [
             {**dataclasses.asdict(c.control), "checks": list(c.checks), "verdict": c.verdict.value}
