@@ -69,7 +69,8 @@ INSERT INTO clinic.event SELECT g, date '2025-01-01' + g % 700, md5(g::text) FRO
 INSERT INTO clinic.base VALUES (1), (2); INSERT INTO clinic.derived VALUES (3, 4);
 INSERT INTO clinic.nothing DEFAULT VALUES; INSERT INTO clinic.nothing DEFAULT VALUES;
 INSERT INTO clinic.fast VALUES (1);
-INSERT INTO "Odd ""Schema"""."-rf. COPY x FROM stdin;" VALUES (1, E'\\.', E'COPY clinic.patient FROM stdin;\n\\.\n'), (2, NULL, '');
+INSERT INTO "Odd ""Schema"""."-rf. COPY x FROM stdin;"
+  VALUES (1, E'\\.', E'COPY clinic.patient FROM stdin;\n\\.\n'), (2, NULL, '');
 SELECT lo_from_bytea(0, decode(repeat(md5(g::text), 100), 'hex')) FROM generate_series(1, 20) g;
 REFRESH MATERIALIZED VIEW clinic.totals;
 ANALYZE;

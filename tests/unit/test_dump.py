@@ -88,9 +88,13 @@ def test_a_hostile_database_name_is_only_a_name(name, postgres, target, bucket):
     assert manifest.source["database"]["name"] == name
     assert manifest.facts.rows == 1
     assert set_keys(bucket, manifest.set) == [manifest.set]
-    again = target(f"again {name}")
-    create_database(again, manifest)
-    assert restore_set(bucket, manifest, again).ok
+
+
+@pytest.mark.parametrize("name", ["dbname=x 'y' \\ \"z\"", "-rf ☃"])
+def test_a_set_can_be_restored_into_a_database_with_a_hostile_name(name, sample, target, bucket):
+    manifest = dump(sample, bucket)
+    create_database(target(name), manifest)
+    assert restore_set(bucket, manifest, target(name)).ok
 
 
 def test_a_line_break_in_a_database_name(postgres, target, bucket):

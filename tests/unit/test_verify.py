@@ -55,14 +55,14 @@ def test_an_undamaged_set_passes_every_tier_and_the_outcome_is_kept_beside_it(bu
     assert recorded(bucket, made.set, QUICK).tiers == result.tiers[:2]
 
 
-@pytest.mark.parametrize("change", [_flip, _cut])
-def test_damaged_bytes_fail_the_first_two_tiers(bucket, made, change):
+@pytest.mark.parametrize(("change", "tiers"), [(_flip, TIERS), (_cut, QUICK)])
+def test_damaged_bytes_fail_every_tier_but_a_listing(bucket, made, change, tiers):
     assert verify_set(bucket, made.set).ok
     data = _damage(bucket, made, change)
     listing = subprocess.run(["pg_restore", "--list"], input=data, capture_output=True, check=False)
     assert listing.returncode == 0, "a listing proves nothing: it passes on the damaged archive"
-    result = verify_set(bucket, made.set, tiers=TIERS)
-    assert _tiers(result) == {CHECKSUM: False, DECODE: False, TRIAL: False}
+    result = verify_set(bucket, made.set, tiers=tiers)
+    assert set(_tiers(result).values()) == {False}
     assert not result.ok
     assert recorded(bucket, made.set, QUICK) is None
 

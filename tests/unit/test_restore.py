@@ -1,0 +1,165 @@
+"""Restoring: whole sets, single tables, what is refused, and carrying on after a failure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from aurora_backup.errors import ArchiveDamaged, RestoreFailed, RestoreRefused
+from aurora_backup.postgres import Session
+from aurora_backup.restore import RestoreOptions, compare_with, create_database, create_roles, restore_set
+from tests.unit.dumping import ROWS, SPLIT, dump
+
+
+@pytest.fixture
+def made(sample, bucket):
+    return dump(sample, bucket, jobs=2, split_bytes=SPLIT, digest=True)
+
+
+@pytest.fixture
+def failing_restore(clients, tmp_path, monkeypatch):
+    """A function that makes pg_restore fail once, at the end of the first call whose arguments hold `word`."""
+
+    def make(word: str) -> None:
+        path = tmp_path / "pg_restore"
+        path.write_text(
+            f'#!/bin/sh\ncase "$*" in *--dbname*{word}*|*{word}*--dbname*) if [ ! -e {tmp_path}/failed ]; then\n'
+            f"  touch {tmp_path}/failed; {clients}/pg_restore \"$@\"; echo 'pg_restore: error: killed' >&2; exit 1\n"
+            f'fi;; esac\nexec {clients}/pg_restore "$@"\n'
+        )
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return make
+
+
+@pytest.mark.parametrize("word", ["--section=pre-data", "--section=data", "--section=post-data"])
+def test_a_restore_that_failed_after_its_work_was_done_is_resumed(word, made, bucket, empty, failing_restore):
+    """The worst moment: everything was applied, and the step was not yet noted as done."""
+    failing_restore(word)
+    with pytest.raises(RestoreFailed, match="killed\nRun the same command again"):
+        restore_set(bucket, made, empty, RestoreOptions(roles=True))
+    done = restore_set(bucket, made, empty, RestoreOptions(roles=True))
+    assert done.differences == ()
+    assert done.rows_restored == ROWS
+
+
+def test_another_restore_is_not_carried_on(made, bucket, empty, failing_restore):
+    failing_restore("--section=data")
+    with pytest.raises(RestoreFailed):
+        restore_set(bucket, made, empty)
+    with pytest.raises(RestoreRefused, match="an unfinished restore of something else"):
+        restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "visit"),)))
+
+
+def test_a_target_that_is_not_empty_is_refused_and_left_alone(made, bucket, empty, postgres):
+    postgres.psql("CREATE TABLE mine (a int); INSERT INTO mine VALUES (1)", empty.dbname)
+    with pytest.raises(RestoreRefused, match="is not empty: it holds relation public.mine"):
+        restore_set(bucket, made, empty)
+    assert postgres.psql("SELECT count(*) FROM mine", empty.dbname) == "1"
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT lo_create(0)", "CREATE SCHEMA theirs", "CREATE FUNCTION f() RETURNS int RETURN 1"]
+)
+def test_anything_at_all_makes_a_target_not_empty(made, bucket, empty, postgres, sql):
+    postgres.psql(sql, empty.dbname)
+    with pytest.raises(RestoreRefused, match="is not empty"):
+        restore_set(bucket, made, empty)
+
+
+def test_one_table_is_restored_by_reading_its_own_archive(made, bucket, empty, postgres):
+    done = restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "visit"),)))
+    assert done.ok
+    assert (done.rows_expected, done.rows_restored) == (9000, 9000)
+    own = made.archive_of("clinic", "visit")
+    assert own.tables == (("clinic", "visit"),)
+    assert done.bytes_read < own.bytes + 150_000, "its own archive and the head of archive 0"
+    assert postgres.psql("SELECT count(*) FROM clinic.patient", empty.dbname) == "0"
+
+
+def test_one_table_without_an_archive_of_its_own(made, bucket, empty):
+    odd = ('Odd "Schema"', "-rf. COPY x FROM stdin;")
+    done = restore_set(bucket, made, empty, RestoreOptions(tables=(odd,)))
+    assert done.ok
+    assert done.rows_restored == 2
+
+
+def test_a_partitioned_table_means_all_its_partitions(made, bucket, empty):
+    done = restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "event"),)))
+    assert done.ok
+    assert done.rows_restored == 8000
+
+
+def test_a_table_that_is_not_in_the_set_is_refused(made, bucket, empty):
+    with pytest.raises(RestoreRefused, match="clinic.none is not in the set"):
+        restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "none"),)))
+
+
+def test_damaged_rows_are_never_taken_for_restored(made, bucket, empty):
+    archive = made.archives[1]
+    wrong = replace(made, archives=(made.archives[0], replace(archive, crc32="AAAAAA=="), *made.archives[2:]))
+    with pytest.raises(ArchiveDamaged, match="do not use what was restored"):
+        restore_set(bucket, wrong, empty)
+
+
+def test_every_kind_of_difference_is_found_afterwards(made, bucket, empty, postgres):
+    assert restore_set(bucket, made, empty, RestoreOptions(roles=True)).ok
+    changes = {
+        "rows of clinic.derived": "DELETE FROM clinic.derived",
+        "contents of clinic.patient": "UPDATE clinic.patient SET name = 'x' WHERE id = 7",
+        "sequence clinic.down": "SELECT nextval('clinic.down')",
+        "large objects": "SELECT lo_create(0)",
+        "extension pgcrypto": "DROP EXTENSION pgcrypto",
+        "schema: grants": 'REVOKE UPDATE (name) ON clinic.patient FROM "Dr. O\'Reader"',
+        "schema: constraints": "ALTER TABLE clinic.patient DROP CONSTRAINT patient_kind_check",
+        "schema: policies": "ALTER POLICY mine ON clinic.visit USING (true)",
+        "schema: triggers": "ALTER TABLE clinic.visit DISABLE TRIGGER touch",
+        "schema: functions": "ALTER FUNCTION clinic.touch() SECURITY DEFINER",
+        "schema: indexes": "DROP INDEX clinic.visit_notes",
+        "schema: columns": "ALTER TABLE clinic.empty ALTER b SET DEFAULT 'x'",
+        "table clinic.nothing": "DROP TABLE clinic.nothing",
+        "schema: owners": 'ALTER TABLE clinic.base OWNER TO "Dr. O\'Reader"',
+        "schema: comments": "COMMENT ON TABLE clinic.patient IS 'other'",
+        "schema: views": "CREATE OR REPLACE VIEW clinic.expensive AS"
+        " SELECT name, 1.5::numeric(10,2) AS cost FROM clinic.patient",
+    }
+    postgres.psql(";".join(changes.values()), empty.dbname)
+    assert set(changes) <= {difference.what for difference in compare_with(made, empty)}
+
+
+def test_roles_come_back_without_passwords_and_what_cannot_be_done_is_named(postgres, target, empty):
+    roles = {
+        "roles": [
+            {"name": n, "inherit": True, "login": True, "connection_limit": 3, "superuser": n == "boss 'x'",
+             "createrole": False, "createdb": True, "replication": False, "bypassrls": False}
+            for n in ("boss 'x'", 'clerk "y"')
+        ],
+        "memberships": [{"role": "boss 'x'", "member": 'clerk "y"', "admin": True}],
+    }  # fmt: skip
+    postgres.psql("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'maker'")
+    try:
+        with Session(replace(empty, user="maker", password=lambda: "maker")) as session:
+            skipped = create_roles(session, roles)
+        assert skipped[0] == "role boss 'x': SUPERUSER, CREATEDB"
+        rows = postgres.psql(
+            "SELECT rolname, rolcanlogin, rolsuper, rolconnlimit, rolpassword IS NULL FROM pg_authid"
+            " WHERE rolname IN ('boss ''x''', 'clerk \"y\"') ORDER BY 1"
+        )
+        assert rows.splitlines() == ["boss 'x'|t|f|3|t", 'clerk "y"|t|f|3|t']
+    finally:
+        postgres.psql('DROP ROLE IF EXISTS "clerk ""y"""; DROP ROLE IF EXISTS "boss \'x\'"; DROP ROLE maker')
+
+
+def test_a_created_database_has_the_source_s_encoding_and_locale(made, target, postgres):
+    copy = target("created by restore")
+    create_database(copy, made)
+    row = postgres.psql(
+        "SELECT pg_encoding_to_char(encoding), datlocprovider, datlocale FROM pg_database"
+        " WHERE datname = 'created by restore'"
+    )
+    assert row == "UTF8|b|C.UTF-8"
+    with pytest.raises(RestoreRefused, match="already exists"):
+        create_database(copy, made)
