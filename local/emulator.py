@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REGION = "eu-west-1"
@@ -57,15 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     set_runtime(runtime)
     install.everything()
+    loop = asyncio.new_event_loop()
     try:
-        asyncio.run(_serve(options.port))
+        # Not asyncio.run, which would wait for whatever MiniStack still has in its worker threads.
+        loop.run_until_complete(_serve(options.port))
     finally:
-        for stop in runtime.at_exit:
-            with contextlib.suppress(Exception):
-                stop()
         _stop_databases()
         home.remove()
-    # Execution threads of MiniStack may still be asleep somewhere; nothing of theirs is worth waiting for.
     sys.stdout.flush()
     os._exit(0)
 
@@ -90,10 +88,9 @@ async def _serve(port: int) -> None:
 def _stop_databases() -> None:
     from local.rds.state import regions
 
-    for region in regions():
-        for cluster in region.clusters.values():
-            with contextlib.suppress(Exception):
-                cluster.engine.server.stop()
+    servers = [cluster.engine.server for region in regions() for cluster in region.clusters.values()]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(lambda server: server.end(), servers))
 
 
 if __name__ == "__main__":

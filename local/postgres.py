@@ -6,10 +6,14 @@ data, which tests can afford; a crash of PostgreSQL does not.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping, Sequence
 
-ARCHIVE_SECONDS = 5
+ARCHIVE_SECONDS = 2
 """What was committed is in the archive after this many seconds at the latest."""
 
 # Extensions that Aurora lets `rds_superuser` install, and that PostgreSQL itself keeps for superusers.
@@ -42,6 +46,11 @@ _TRUSTED_ON_AURORA = (
     "postgres_fdw",
     "sslinfo",
 )
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 * 1024**3
+_PREFIX = "local-postgres-"
+_LOCK = "lock"
+_templates = threading.Lock()
 _SETTINGS = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -66,18 +75,21 @@ class CommandError(Exception):
 class Home:
     """Where one family of servers lives: the binaries, the certificates, and a place for each server.
 
-    Everything below `path` belongs to `account`, who must be able to reach it: when the wanted directory lies behind a
-    closed one (root's home, say), a private directory under the system's temporary one takes its place.
+    Everything below `path` belongs to `account`. It is a new directory in memory where there is room for it (thousands
+    of small files are made, copied and deleted, and a disk takes its time over each); otherwise it is the directory
+    that was asked for, or, when `account` could not reach that (behind root's home, say), a new temporary one.
     """
 
     def __init__(self, wanted: Path) -> None:
-        """Make the home at `wanted`, or in a temporary directory if `account` could not reach it there."""
+        """Make the home; what homes of ended processes left behind is deleted first."""
         self.account = unprivileged()
-        self.path = wanted.absolute()
-        self._temporary = not _reachable(self.path, self.account)
-        if self._temporary:
-            self.path = Path(tempfile.mkdtemp(prefix="local-postgres-"))
+        place = _MEMORY if _has_room(_MEMORY) else Path(tempfile.gettempdir())
+        _sweep(place)
+        self._temporary = place == _MEMORY or not _reachable(wanted.absolute(), self.account)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)) if self._temporary else wanted.absolute()
         self.account.own(self.path)
+        self._lock = (self.path / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.bin = _install(self.path / "postgresql") / "bin"
         self.certificates = tls.issue(self.account.own(self.path / "tls", 0o755))
         os.chown(self.certificates.key, self.account.uid, self.account.gid)
@@ -112,8 +124,24 @@ class Home:
 
     def remove(self) -> None:
         """Delete everything, if the home is a temporary one; a directory that was asked for stays for inspection."""
+        self._lock.close()
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _has_room(place: Path) -> bool:
+    """Whether `place` is there, writable, large enough, and may hold programs."""
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        return False
+    return shutil.disk_usage(place).free >= _ROOM and not os.statvfs(place).f_flag & os.ST_NOEXEC
+
+
+def _sweep(place: Path) -> None:
+    """Delete the temporary homes that no process holds any more: whoever made them was killed."""
+    for left in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (left / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _reachable(path: Path, account: Account) -> bool:
@@ -181,13 +209,24 @@ class Server:
     def create(self) -> None:
         """Initialise an empty server (UTF-8, the built-in C.UTF-8 locale: the same sort order on every machine)."""
         self._own_directories()
+        template = (
+            self.home.path / "templates" / hashlib.sha256(f"{self.superuser} {self.password}".encode()).hexdigest()
+        )
+        with _templates:
+            if not template.exists():
+                self._initialise(template)
+        self.home.copy(template, self.data)
+
+    def _initialise(self, target: Path) -> None:
+        """Run initdb: half a second that servers with the same superuser share."""
+        self.home.account.own(target.parent)
         secret = self.directory / "password"
         secret.touch(0o600)
         secret.write_text(self.password)
         os.chown(secret, self.home.account.uid, self.home.account.gid)
         try:
             self.home.run(
-                "initdb", "-D", self.data, "-U", self.superuser, "-A", "scram-sha-256", "--pwfile", secret,
+                "initdb", "-D", target, "-U", self.superuser, "-A", "scram-sha-256", "--pwfile", secret,
                 "-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync",
                 "--wal-segsize=4",
             )  # fmt: skip
@@ -224,7 +263,7 @@ class Server:
             [self.home.bin / "postgres", "-D", self.data],
             log=self.directory / "log",
             account=self.home.account,
-            end_with="INT",
+            end_with="QUIT",  # what the WAL has is recovered at the next start; nobody waits for a checkpoint
         )
         self._process.wait_until(self._ready, seconds)
 
@@ -252,16 +291,18 @@ class Server:
         return len(lines) >= 8 and lines[3] == str(self.port) and lines[7].strip() == "ready"
 
     def stop(self) -> None:
-        """Shut the server down (fast, not crashing it) and wait for it."""
+        """Shut the server down in order, and wait for it."""
+        try:
+            if self.running:
+                self.home.run("pg_ctl", "stop", "-D", self.data, "-m", "fast", "-w", "-t", "60")
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End the server at once, as a failing machine would."""
         if self._process:
             self._process.stop()
             self._process = None
-
-    def crash(self) -> None:
-        """End the server at once, as a failing machine would: what is in the WAL is recovered at the next start."""
-        if self.running:
-            self.home.run("pg_ctl", "stop", "-D", self.data, "-m", "immediate", "-w")
-        self.stop()
 
     def env(self, database: str = "postgres") -> dict[str, str]:
         """Variables for libpq's programs as the superuser, over verified TLS."""
@@ -275,9 +316,10 @@ class Server:
             "PGSSLROOTCERT": str(self.home.certificates.ca),
         }
 
-    def psql(self, sql: str, database: str = "postgres") -> str:
-        """Run SQL as the superuser through psql; rows come back as lines, columns separated by `|`."""
-        return self.home.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, env=self.env(database)).strip()
+    def psql(self, *statements: str, database: str = "postgres") -> str:
+        """Run each statement as the superuser through psql; rows come back as lines, columns separated by `|`."""
+        commands = [part for statement in statements for part in ("-c", statement)]
+        return self.home.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *commands, env=self.env(database)).strip()
 
     def connect(self, database: str = "postgres", user: str | None = None, password: str | None = None) -> Any:
         """Open a `pg8000.native.Connection` over verified TLS, as the superuser unless told otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Runtime:
-    """The emulator's settings and what it must stop when it ends."""
+    """The emulator's settings."""
 
     root: Path
     home: Home
@@ -26,7 +26,6 @@ class Runtime:
     """How long snapshots, restores, instances and jobs stay in their first state, at least."""
     admin_password: str
     """Of `rdsadmin`, the superuser behind every cluster, whom nobody outside the emulator knows."""
-    at_exit: list[Callable[[], None]] = field(default_factory=list)
 
 
 _runtime: Runtime | None = None

@@ -103,7 +103,7 @@ class Postgres:
         return name
 
     def psql(self, sql: str, database: str = "postgres") -> str:
-        return self.server.psql(sql, database)
+        return self.server.psql(sql, database=database)
 
     def connect(self, database: str = "postgres", user: str | None = None, password: str | None = None) -> Any:
         """Open a pg8000.native connection; close it yourself, or use `contextlib.closing`."""
@@ -123,7 +123,7 @@ def postgres(tmp_path_factory):
     server.create()
     server.start()
     yield Postgres(server)
-    server.stop()
+    server.end()
     home.remove()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import threading
 from typing import TYPE_CHECKING
 
 from local.postgres import ARCHIVE_SECONDS, Server, recovery_to
@@ -37,7 +38,7 @@ create role {master} login createdb createrole valid until 'infinity' password {
 grant rds_superuser to {master} with admin option;
 grant rds_iam to {master} with admin true, inherit false, set false;
 alter database postgres owner to {master};
-create database rdsadmin;
+create database rdsadmin strategy file_copy;
 revoke all on database rdsadmin from public;
 """
 
@@ -58,6 +59,8 @@ class Engine:
             archive=self.automated / "wal",
             port=free_port(),
         )
+        # An instance's deletion may still be stopping the server when the cluster's own begins.
+        self._one_at_a_time = threading.RLock()
         self.set_iam(enabled=False)
 
     @property
@@ -91,15 +94,20 @@ class Engine:
 
     def start(self) -> None:
         """Start the server, making it if it is new, and begin continuous backup if there is none yet."""
+        with self._one_at_a_time:
+            self._start()
+
+    def _start(self) -> None:
         self.home.account.own(self.automated)
         if not self.server.data.exists():
             self.server.create()
             self.server.start()
             roles = _ROLES.format(master=_identifier(self.master), password=_literal(self.password))
-            for statement in filter(None, map(str.strip, roles.split(";"))):
-                self.server.psql(statement)
+            statements = [statement for part in roles.split(";") if (statement := part.strip())]
             if self.database and self.database != "postgres":
-                self.server.psql(f"create database {_identifier(self.database)} owner {_identifier(self.master)}")
+                owner = f"owner {_identifier(self.master)}"
+                statements.append(f"create database {_identifier(self.database)} {owner} strategy file_copy")
+            self.server.psql(*statements)
         elif not self.running:
             self.server.start()
         if not self.base.exists():
@@ -112,18 +120,20 @@ class Engine:
 
     def stop(self) -> None:
         """Stop the server, with everything it committed in the archive if it can still say so."""
-        if self.running:
-            try:
-                self.server.archive_now()
-            finally:
-                self.server.stop()
+        with self._one_at_a_time:
+            if self.running:
+                try:
+                    self.server.archive_now()
+                finally:
+                    self.server.stop()
 
     def destroy(self) -> None:
         """Stop and delete the live server. Backups stay."""
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self.server.directory, ignore_errors=True)
+        with self._one_at_a_time:
+            try:
+                self.stop()
+            finally:
+                shutil.rmtree(self.server.directory, ignore_errors=True)
 
     def forget_backups(self) -> None:
         """Delete the continuous backup."""
@@ -178,15 +188,14 @@ class Engine:
 
 def base_time(automated: Path) -> dt.datetime | None:
     """When the base backup of a continuous backup was complete, or None if there is none."""
-    manifest = automated / "base" / "backup_manifest"
-    return _modified(manifest) if manifest.exists() else None
+    return _modified(automated / "base" / "backup_manifest")
 
 
 def archive_end(automated: Path) -> dt.datetime | None:
     """The last moment that a continuous backup without a live server reaches."""
     base = base_time(automated)
-    segments = [_modified(path) for path in (automated / "wal").glob("?" * 24)]
-    return max([*segments, base], default=base) if base else None
+    segments = filter(None, map(_modified, (automated / "wal").glob("?" * 24)))
+    return max([*segments, base]) if base else None
 
 
 def copy(source: Path, target: Path) -> None:
@@ -196,8 +205,12 @@ def copy(source: Path, target: Path) -> None:
     home.copy(source, target)
 
 
-def _modified(path: Path) -> dt.datetime:
-    return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
+def _modified(path: Path) -> dt.datetime | None:
+    """When the file was written; None if there is none, or not any more."""
+    try:
+        return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
+    except FileNotFoundError:
+        return None
 
 
 def _identifier(name: str) -> str:
