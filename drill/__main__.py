@@ -24,7 +24,10 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("logical-backup", foundation.logical_backup),
     ("restore", foundation.restore),
     ("compare", foundation.compare),
+    ("restore-table", foundation.restore_table),
+    ("verify", foundation.verify),
     ("damage", foundation.damage),
+    ("engine", foundation.engine),
 )
 
 

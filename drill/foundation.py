@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 import threading
 import time
+import zipfile
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.manifest import Manifest
+from aurora_backup.manifest import Manifest, set_key
 from drill.journal import StepFailedError
 from drill.world import DATABASE, STACK, Login, World, host_architecture
 
@@ -78,8 +82,7 @@ def load(world: World, step: Step) -> None:
 
 def logical_backup(world: World, step: Step) -> None:
     """The deployed workflow, started through its deployed schedule, while the clinic goes on writing."""
-    schedules = world.aws.client("scheduler").list_schedules()["Schedules"]
-    name = next(s["Name"] for s in schedules if "LogicalWorkflowWeekly" in s["Name"])
+    name = schedule_named(world, "LogicalWorkflowWeekly")
     with writing(world) as written:
         started = world.aws.run_schedule(name)
         world.finish(started["executionArn"])
@@ -142,6 +145,90 @@ def compare(world: World, step: Step) -> None:
     step.require(digests, "the manifest must hold a digest of each table's contents")
     step.detail["digests"] = len(digests)
     step.detail["headline"] = f"{sum(found.values()):,} rows in {len(found)} tables, {len(digests)} digests equal"
+
+
+def restore_table(world: World, step: Step) -> None:
+    """One table alone, reading its own archive where it has one."""
+    manifest = Manifest.from_json(json.dumps(world.notes["manifest"]))
+    answer = restore_set(world, manifest.set, "one_table", "--table", "clinic.observations")
+    step.require(answer["ok"], f"the restored table differs: {answer.get('differences')}")
+    login = world.login(RESTORED)
+    rows = world.sql("SELECT count(*) FROM clinic.observations", database="one_table", login=login)[0][0]
+    expected = tables_of(world.notes["manifest"])["clinic", "observations"]
+    step.require(rows == expected, f"clinic.observations must have {expected} rows, got {rows}")
+    step.detail["table_rows"] = rows
+    step.detail["bytes_read"] = answer["bytes_read"]
+    step.detail["archive_bytes"] = manifest.archive_of("clinic", "observations").bytes
+    step.detail["headline"] = f"{rows:,} rows, {answer['bytes_read']:,} of the set's {manifest.size:,} bytes read"
+
+
+def verify(world: World, step: Step) -> None:
+    """Every tier: checksums and decoding right after the dump, and the deployed trial restore."""
+    name = schedule_named(world, "TrialWorkflow")
+    output = world.finish(world.aws.run_schedule(name)["executionArn"])
+    step.require(
+        any(f"{DATABASE}:" in told for told in output["restored"]), f"{DATABASE} must be restored, got {output}"
+    )
+    tiers = read_json(world, f"{world.notes['set']}verification.json")["tiers"]
+    step.detail["tiers"] = {name: tier["ok"] for name, tier in tiers.items()}
+    wanted = {"s3-checksum", "full-decode", "trial-restore"}
+    step.require({n for n, ok in step.detail["tiers"].items() if ok} == wanted, f"all of {sorted(wanted)} must be ok")
+    step.detail["headline"] = tiers["trial-restore"]["detail"]
+
+
+def engine(world: World, step: Step) -> None:
+    """The long-running engine's own command, with the assets and environment of the synthesised template."""
+    project = next(r for r in world.template["Resources"].values() if r["Type"] == "AWS::CodeBuild::Project")
+    build = json.loads(project["Properties"]["Source"]["BuildSpec"])
+    command = build["phases"]["build"]["commands"][-1]
+    deployed = world.aws.client("codebuild").batch_get_projects(
+        names=list(world.aws.client("codebuild").list_projects()["projects"])
+    )["projects"][0]
+    environment = {v["name"]: v["value"] for v in deployed["environment"]["environmentVariables"]}
+    home = world.root / "engine"
+    shutil.rmtree(home, ignore_errors=True)
+    for asset, folder in (("CODE_ASSET", "code"), ("POSTGRES_ASSET", "postgres")):
+        unpack(world, environment[asset], home / folder)
+    cluster = world.cluster()
+    instance = next(m["DBInstanceIdentifier"] for m in cluster["DBClusterMembers"] if m["IsClusterWriter"])
+    endpoint = world.aws.client("rds").describe_db_instances(DBInstanceIdentifier=instance)["DBInstances"][0][
+        "Endpoint"
+    ]
+    started = datetime.now(UTC).replace(microsecond=0)
+    key = set_key("manual-backups", cluster["DbClusterResourceId"], DATABASE, started)
+    event = {
+        "execution": "drill-engine",
+        "started": started.isoformat(),
+        "prefix": "manual-backups",
+        "cluster": {"id": cluster["DBClusterIdentifier"], "resource_id": cluster["DbClusterResourceId"]},
+        "instance": {"id": instance, "host": endpoint["Address"], "port": endpoint["Port"], "role": "writer"},
+        "database": {"name": DATABASE, "bytes": 10**12, "engine": "codebuild", "set": key},
+    }
+    environment.update(EVENT=json.dumps(event), PGSSLROOTCERT=str(world.aws.ca), TMPDIR=str(home))
+    # As CodeBuild runs it: a shell in the project's folder; only the interpreter is this machine's.
+    answer = json.loads(
+        world.run(
+            ["bash", "-c", command.replace("python3 ", f"{sys.executable} -S ")],
+            {**world.aws.env(), **environment},
+            log="engine.log",
+            cwd=home,
+        )
+    )
+    step.require(
+        answer["state"] == "done" and answer["verified"]["ok"], f"the engine must dump and verify, got {answer}"
+    )
+    step.detail["rows_expected"] = answer["rows"]
+    step.detail["headline"] = f"{answer['rows']:,} rows dumped and verified outside Lambda"
+
+
+def unpack(world: World, url: str, folder: Path) -> None:
+    """Unzip an asset that the deployment put into S3."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    data = world.aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(folder)
+    for program in (folder / "bin").glob("*"):
+        program.chmod(0o755)
 
 
 def damage(world: World, step: Step) -> None:
@@ -230,6 +317,15 @@ def source_hidden(world: World) -> Iterator[None]:
     finally:
         shutil.move(hidden, live)
         rds.start_db_cluster(DBClusterIdentifier=name)
+
+
+def schedule_named(world: World, part: str) -> str:
+    """The deployed schedule whose name holds this."""
+    names = [s["Name"] for s in world.aws.client("scheduler").list_schedules()["Schedules"]]
+    found = [name for name in names if part in name]
+    if len(found) != 1:
+        raise StepFailedError(f"one schedule named like {part} was expected, got {found or names}")
+    return found[0]
 
 
 def newest_set(world: World, prefix: str) -> str:

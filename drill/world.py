@@ -67,14 +67,22 @@ class World:
         command = [str(REPOSITORY / "node_modules" / ".bin" / "cdk"), *arguments]
         return self.run(command, environment, log="cdk.log", timeout=timeout)
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str], *, log: str, timeout: float = 300) -> str:
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        log: str,
+        timeout: float = 300,
+        cwd: Path = REPOSITORY,
+    ) -> str:
         """Run a command, with its output in a log of the drill; its standard output. Fails the step when it fails."""
         with (self.root / log).open("ab") as file:
             file.write(f"\n$ {' '.join(command)}\n".encode())
             file.flush()
             done = subprocess.run(
                 command,
-                cwd=REPOSITORY,
+                cwd=cwd,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

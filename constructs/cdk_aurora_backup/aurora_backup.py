@@ -26,6 +26,7 @@ from cdk_aurora_backup.replication import Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
 from cdk_aurora_backup.tamper_alerts import TamperAlerts
+from cdk_aurora_backup.trial_restore import TrialRestore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,6 +191,7 @@ class AuroraBackup(Construct):
             long_running=clients is None,
             content_digest=content_digest,
         )
+        self._trial_restore = TrialRestore(self, "Trial", functions=self._functions, alerts=self._alerts)
         self._recovery = Recovery(
             self,
             "Recovery",
@@ -240,6 +242,11 @@ class AuroraBackup(Construct):
     def logical_backup(self) -> LogicalBackup:
         """The dump workflow."""
         return self._logical_backup
+
+    @property
+    def trial_restore(self) -> TrialRestore:
+        """The workflow that restores dump sets for real."""
+        return self._trial_restore
 
     @property
     def recovery(self) -> Recovery:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aws_cdk import CfnOutput, Environment, PermissionsBoundary, RemovalPolicy, Stack, Tags
+from aws_cdk import aws_backup as backup
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -15,10 +16,13 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 
 from cdk_aurora_backup.aurora_backup import AuroraBackup
 from cdk_aurora_backup.backup_key import BackupKey
+from cdk_aurora_backup.backup_vault import GOVERNANCE, VaultLock
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.copies import Copy
 from cdk_aurora_backup.permissions import ServiceRole, statement
 from cdk_aurora_backup.protected_cluster import ProtectedCluster
+from cdk_aurora_backup.replication import Replica, ReplicateTo
 
 if TYPE_CHECKING:
     from constructs import Construct
@@ -44,8 +48,6 @@ class AuroraBackupStack(Stack):
             Tags.of(self).add(name, value)
         if config.imported_cluster and not config.imported_vpc:
             raise SynthError("backup:imported-vpc is needed with backup:imported-cluster: the way to the database")
-        if config.key_arn and config.break_glass_role_arns:
-            raise SynthError("backup:break-glass-role-arns protects the key made here; backup:key-arn brings its own")
         removal = RemovalPolicy.DESTROY if config.is_dev else RemovalPolicy.RETAIN
         break_glass = [
             iam.Role.from_role_arn(self, f"BreakGlass{n}", arn) for n, arn in enumerate(config.break_glass_role_arns)
@@ -88,6 +90,12 @@ class AuroraBackupStack(Stack):
             content_digest=config.content_digest,
             snapshot_quota=config.snapshot_quota,
             reserved_concurrency=config.reserved_concurrency,
+            break_glass=break_glass,
+            vault_lock=_vault_lock(config.vault_lock),
+            copies=[self._copy(n, given) for n, given in enumerate(config.copy_to)],
+            replicate_to=[_replica(given) for given in config.replicate_to],
+            audit=config.audit,
+            restore_testing=config.restore_testing,
             removal_policy=removal,
         )
         self._outputs(target)
@@ -101,6 +109,7 @@ class AuroraBackupStack(Stack):
             "BackupVault": backup.plan.vault.backup_vault_name,
             "AlertTopic": backup.alerts.topic.topic_arn,
             "LogicalBackupWorkflow": backup.logical_backup.machine.state_machine_arn,
+            "TrialRestoreWorkflow": backup.trial_restore.machine.state_machine_arn,
             "BaselineWorkflow": backup.recovery.baselines.machine.state_machine_arn,
             "OnDemandSnapshotWorkflow": backup.recovery.on_demand_snapshot.machine.state_machine_arn,
             "PointInTimeRecoveryWorkflow": backup.recovery.point_in_time_recovery.machine.state_machine_arn,
@@ -108,6 +117,15 @@ class AuroraBackupStack(Stack):
         }
         for name, value in values.items():
             CfnOutput(self, name, value=value)
+
+    def _copy(self, number: int, given: Any) -> Copy:
+        bounds = given.get("bounds")
+        return Copy(
+            to=backup.BackupVault.from_backup_vault_arn(self, f"CopyTo{number}", given["vault_arn"]),
+            rules=tuple(given.get("rules", ())),
+            keep_days=given.get("keep_days"),
+            bounds=(bounds[0], bounds[1]) if bounds else None,
+        )
 
     def _vpc(self, key: kms.IKey, removal: RemovalPolicy) -> ec2.Vpc:
         """Isolated subnets only: the database has no way out and none in."""
@@ -173,3 +191,18 @@ class AuroraBackupStack(Stack):
             secret=secretsmanager.Secret.from_secret_complete_arn(self, "Secret", secret) if secret else None,
             key=kms.Key.from_key_arn(self, "ClusterKey", key) if key else None,
         )
+
+
+def _vault_lock(given: Any) -> VaultLock | None:
+    if given is None:
+        return GOVERNANCE
+    values = {name: value for name, value in given.items() if name != "mode"}
+    return None if given["mode"] == "none" else VaultLock(**values)
+
+
+def _replica(given: Any) -> ReplicateTo:
+    values = {name: value for name, value in given.items() if name != "prefixes"}
+    replica = Replica(**values)
+    return (
+        ReplicateTo(to=replica, prefixes=tuple(given["prefixes"])) if "prefixes" in given else ReplicateTo(to=replica)
+    )
