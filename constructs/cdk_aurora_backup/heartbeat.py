@@ -11,6 +11,7 @@ from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_scheduler_targets as targets
 from constructs import Construct
 
+from aurora_backup.metrics import HEARTBEATS, NAMESPACE
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
 
@@ -85,13 +86,11 @@ class Heartbeat(Construct):
             description="Starts the heartbeat",
         )
         self._schedule.node.add_dependency(role.policy, target.cluster)
-        beats = cloudwatch.MathExpression(
-            expression="FILL(invocations, 0) - FILL(errors, 0)",
-            using_metrics={
-                "invocations": self._function.metric_invocations(),
-                "errors": self._function.metric_errors(),
-            },
-            label="heartbeats written",
+        beats = cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=HEARTBEATS,
+            dimensions_map={"Owner": functions.owner},
+            statistic="Sum",
             period=Duration.minutes(minutes),
         )
         self._alarm = cloudwatch.Alarm(

@@ -11,6 +11,7 @@ from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_scheduler_targets as targets
 from constructs import Construct
 
+from aurora_backup.metrics import LEFT_OVER, NAMESPACE
 from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
 from cdk_aurora_backup.recovery_permissions import delete_test_copies, describe, documents, forget_records
 
@@ -83,13 +84,13 @@ class Janitor(Construct):
         )
         self._schedule.node.add_dependency(role.policy)
         left = cloudwatch.Metric(
-            namespace="AuroraBackup",
-            metric_name="RestoredCopiesLeftOver",
+            namespace=NAMESPACE,
+            metric_name=LEFT_OVER,
             dimensions_map={"Owner": functions.owner},
             statistic="Maximum",
             period=_EVERY,
         )
-        # Two periods: the first sweep after the expiry asks for the deletion, the second sees it done. A janitor that
+        # Three periods: sweeps after the expiry delete the instance, then the cluster, and see it gone. A janitor that
         # says nothing is as bad as one that finds something.
         self._alarm = cloudwatch.Alarm(
             self,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup import tags
+from aurora_backup import metrics, tags
 from aurora_backup.errors import BackupError, cause
 from aurora_backup.recovery_edges import Edges, now_of
 from aurora_backup.removal import CLUSTER, INSTANCE, State
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _log = logging.getLogger(__name__)
-_METRIC = "RestoredCopiesLeftOver"
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -27,7 +25,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     now = now_of(event)
     removed, problems = _sweep(edges, now)
     left = _left(edges, now)
-    print(json.dumps(metric(edges.settings.owner, len(left), now)))  # noqa: T201  CloudWatch reads it from the log
+    print(metrics.line(metrics.LEFT_OVER, len(left), edges.settings.owner, now))  # noqa: T201  that is how it is sent
     return {"left": left, "removed": removed, "problems": problems}
 
 
@@ -65,13 +63,3 @@ def _left(edges: Edges, now: datetime) -> list[str]:
         if mine and labels.get(tags.EXPIRES, "") <= now.isoformat():
             names.append(str(thing.get("DBInstanceIdentifier") or thing["DBClusterIdentifier"]))
     return sorted(names)
-
-
-def metric(owner: str, count: int, now: datetime) -> dict[str, Any]:
-    """CloudWatch's embedded metric format."""
-    about = {"Namespace": "AuroraBackup", "Dimensions": [["Owner"]], "Metrics": [{"Name": _METRIC, "Unit": "Count"}]}
-    return {
-        "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [about]},
-        "Owner": owner,
-        _METRIC: count,
-    }
