@@ -16,19 +16,29 @@ from aurora_backup.policy import (
     Transition,
 )
 from cdk_aurora_backup.alerts import BackupAlerts
+from cdk_aurora_backup.audit_framework import AuditFramework
 from cdk_aurora_backup.aurora_backup import AuroraBackup
 from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
-from cdk_aurora_backup.backup_plan import BackupPlan
+from cdk_aurora_backup.backup_plan import BackupPlan, Selection
+from cdk_aurora_backup.backup_vault import AirGappedVault, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.copies import Copy
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
 from cdk_aurora_backup.protected_cluster import ProtectedCluster
+from cdk_aurora_backup.replication import Replica, ReplicaBucket, ReplicateTo, Replication
+from cdk_aurora_backup.report_plans import ReportPlans
+from cdk_aurora_backup.restore_testing import RestoreTesting
+from cdk_aurora_backup.tamper_alerts import TamperAlerts
+from cdk_aurora_backup.vault_account import BackupVaultAccount
 from cdk_aurora_backup.workflow import Workflow
 
 __all__ = [
+    "AirGappedVault",
     "Archive",
+    "AuditFramework",
     "AuroraBackup",
     "AutomatedTier",
     "BackupAlerts",
@@ -36,7 +46,10 @@ __all__ = [
     "BackupFunctions",
     "BackupKey",
     "BackupPlan",
+    "BackupVault",
+    "BackupVaultAccount",
     "ClusterDetails",
+    "Copy",
     "DatabaseNetwork",
     "Keep",
     "LifecycleRule",
@@ -46,11 +59,20 @@ __all__ = [
     "OnDemandTier",
     "PolicyError",
     "ProtectedCluster",
+    "Replica",
+    "ReplicaBucket",
+    "ReplicateTo",
+    "Replication",
+    "ReportPlans",
+    "RestoreTesting",
     "RetentionPolicy",
+    "Selection",
     "SnapshotTier",
     "StorageClass",
     "SynthError",
+    "TamperAlerts",
     "Tier",
     "Transition",
+    "VaultLock",
     "Workflow",
 ]

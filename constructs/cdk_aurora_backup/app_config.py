@@ -25,6 +25,9 @@ _CLUSTER_KEYS = {
     "key_arn": False,
 }
 _VPC_KEYS = {"vpc_id": True, "availability_zones": True, "isolated_subnet_ids": True, "isolated_route_table_ids": False}
+_LOCK_KEYS = {"mode": True, "min_days": False, "max_days": False, "cooling_off_days": False, "acknowledgement": False}
+_COPY_KEYS = {"vault_arn": True, "rules": False, "keep_days": False, "bounds": False}
+_REPLICA_KEYS = {"bucket_name": True, "account": True, "region": True, "key_alias": True, "prefixes": False}
 
 
 class ConfigError(ValueError):
@@ -53,6 +56,11 @@ class AppConfig:
     snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
     reserved_concurrency: int | None = 2
     permissions_boundary: str | None = None
+    vault_lock: Mapping[str, Any] | None = None
+    copy_to: tuple[Mapping[str, Any], ...] = ()
+    replicate_to: tuple[Mapping[str, Any], ...] = ()
+    audit: bool = False
+    restore_testing: bool = False
     tags: Mapping[str, str] | None = None
 
     @property
@@ -184,6 +192,28 @@ def _object(keys: Mapping[str, bool]) -> Callable[[str, Any], Mapping[str, Any]]
     return read
 
 
+def _objects(keys: Mapping[str, bool]) -> Callable[[str, Any], tuple[Mapping[str, Any], ...]]:
+    def read(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+        found = _as_json(key, value)
+        if not isinstance(found, list):
+            raise _wrong(key, "a list of objects", value)
+        return tuple(_object(keys)(f"{key}[{n}]", item) for n, item in enumerate(found))
+
+    return read
+
+
+def _lock(key: str, value: Any) -> Mapping[str, Any]:
+    found = _object(_LOCK_KEYS)(key, value)
+    if found["mode"] not in {"governance", "compliance", "none"}:
+        raise _wrong(f"{key}.mode", "governance, compliance or none", found["mode"])
+    compliance = {"cooling_off_days", "acknowledgement"}
+    if (found["mode"] == "compliance") != (compliance <= set(found)) or (
+        found["mode"] != "compliance" and compliance & set(found)
+    ):
+        raise _wrong(key, "cooling_off_days and acknowledgement exactly with the mode compliance", value)
+    return found
+
+
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:
     found = _as_json(key, value)
     if not isinstance(found, dict):
@@ -218,5 +248,10 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "snapshot-quota": _whole(1, 100_000),
     "reserved-concurrency": _concurrency,
     "permissions-boundary": _text(r"[\w+=,.@/-]+", "the name of a managed policy"),
+    "vault-lock": _lock,
+    "copy-to": _objects(_COPY_KEYS),
+    "replicate-to": _objects(_REPLICA_KEYS),
+    "audit": _flag,
+    "restore-testing": _flag,
     "tags": _tags,
 }
