@@ -122,13 +122,6 @@ class BackupBucket(Construct):
         acknowledge(
             logs, "S3DefaultEncryptionKMS", "S3 delivers access logs only to buckets under SSE-S3.", COMPLIANCE_PACKS
         )
-        acknowledge(
-            logs,
-            "S3BucketLoggingEnabled",
-            "The log bucket does not log itself: that would never end.",
-            COMPLIANCE_PACKS,
-        )
-        acknowledge(logs, "S1", "The log bucket does not log itself: that would never end.", ["solutions"])
         return logs
 
     def _log_access_to(self, logs: s3.IBucket) -> None:

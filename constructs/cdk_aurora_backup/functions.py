@@ -181,7 +181,6 @@ class BackupFunctions(Construct):
             enforce_ssl=True,
             retention_period=_QUEUE_KEPT,
         )
-        acknowledge(self._queue, "SQS3", "This is the dead-letter queue itself.", ["solutions"])
         self._undelivered = cloudwatch.Alarm(
             self,
             "Undelivered",

@@ -125,12 +125,6 @@ def test_an_imported_key_is_used_and_its_statements_are_printed():
     assert "It must hold these statements:" in template.said("info")
 
 
-def test_break_glass_roles_for_a_key_that_is_not_made_here_are_refused():
-    roles = f"arn:aws:iam::{ACCOUNT}:role/Glass"
-    with pytest.raises(SynthError, match="backup:break-glass-role-arns protects the key made here"):
-        deployable({"key-arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1", "break-glass-role-arns": roles})
-
-
 # The dev profile goes away with `cdk destroy`, and leaves nothing that costs.
 
 
