@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from local.protocol import Api
-from local.rds import clusters, instances, restores, snapshots, tags
+from local.rds import clusters, instances, quotas, restores, snapshots, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ api = Api(
         "FailoverDBCluster": clusters.fail_over,
         "DescribeDBClusterAutomatedBackups": clusters.describe_automated_backups,
         "DeleteDBClusterAutomatedBackup": clusters.delete_automated_backup,
+        "DescribeAccountAttributes": quotas.describe_account_attributes,
         "CreateDBInstance": instances.create_instance,
         "DescribeDBInstances": instances.describe_instances,
         "ModifyDBInstance": instances.modify_instance,
