@@ -66,6 +66,7 @@ def install() -> None:
     """Register the types."""
     for kind, call in _CALLS.items():
         register(kind, _by_call(call))
+    _metric_math_alarms()
     for kind in _RECORDED:
         register(kind, Provisioner(create=_record, update=_keep, delete=lambda _name, _properties: None))
     for direction in ("Ingress", "Egress"):
@@ -110,7 +111,9 @@ def _by_call(call: _Call) -> Provisioner:
     shape = service_model(call.service).operation_model(call.create).input_shape
 
     def put(name: str, properties: Properties) -> Created:
-        _client(call.service)._make_api_call(call.create, {**coerce(shape, properties), call.name: name})
+        own = [tag for tag in properties.get("Tags") or () if not tag["Key"].startswith("aws:")]
+        request = {**coerce(shape, {**properties, "Tags": own}), call.name: name}
+        _client(call.service)._make_api_call(call.create, request)
         return name, {"Arn": call.arn.format(region=get_region(), account=get_account_id(), name=name)}
 
     def create(logical_id: str, properties: Properties, stack: str) -> Created:
@@ -121,6 +124,28 @@ def _by_call(call: _Call) -> Provisioner:
         update=lambda name, _old, new, _stack: put(name, new),
         delete=lambda name, _properties: _client(call.service)._make_api_call(call.delete, call.remove(name)),
     )
+
+
+def _metric_math_alarms() -> None:
+    """Alarms on an expression, which MiniStack refuses: kept with name, threshold and actions, and never evaluated."""
+    kind = "AWS::CloudWatch::Alarm"
+    theirs = dict(provisioners._RESOURCE_HANDLERS[kind])
+
+    def plain(properties: Properties) -> Properties:
+        if "Metrics" not in properties:
+            return properties
+        kept = {key: value for key, value in properties.items() if key != "Metrics"}
+        return {"MetricName": "metric-math", "Namespace": "NotEvaluated", "Period": 86400, "Statistic": "Sum", **kept}
+
+    def create(logical_id: str, properties: Properties, stack: str) -> Created:
+        made: Created = theirs["create"](logical_id, plain(properties), stack)
+        return made
+
+    def update(name: str, old: Properties, new: Properties, stack: str) -> Created:
+        made: Created = theirs["update"](name, plain(old), plain(new), stack)
+        return made
+
+    register(kind, Provisioner(create=create, update=update, delete=theirs["delete"]))
 
 
 def _record(logical_id: str, _properties: Properties, stack: str) -> Created:

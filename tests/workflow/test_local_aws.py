@@ -669,6 +669,15 @@ def backup_stack(aws: LocalAws, **lock: Any) -> dict[str, str]:
                     "IamRoleArn": ROLE,
                 },
             },
+            "Missing": {
+                "Type": "AWS::CloudWatch::Alarm",
+                "Properties": {
+                    "Metrics": [{"Id": "e", "Expression": "FILL(m, 0)"}],
+                    "Threshold": 1,
+                    "ComparisonOperator": "LessThanThreshold",
+                    "EvaluationPeriods": 1,
+                },
+            },
             "Both": {
                 "Type": "AWS::CloudWatch::CompositeAlarm",
                 "Properties": {"AlarmName": f"both-{unique}", "AlarmRule": "FALSE"},
