@@ -52,6 +52,14 @@ class EvidenceStore:
         newest = self._newest(1)
         return newest[0] if newest else None
 
+    def newest(self, kind: str) -> Record | None:
+        """The newest record of a kind. Raises EvidenceError: it, or one after it, was altered."""
+        for key in reversed(self._keys(chain_prefix(self._owner))):
+            record = Record.from_bytes(self._read(key))
+            if record.kind == kind:
+                return record
+        return None
+
     def append(
         self,
         *,

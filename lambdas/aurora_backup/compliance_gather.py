@@ -1,0 +1,534 @@
+"""Gathers the facts of a compliance report: one method for each question, no verdicts.
+
+Every method asks AWS and gives the answer in the shape that the checks read (see compliance_facts). What fails becomes
+an observation that failed; nothing is guessed, and a listing counts only when its last page was read. No method opens a
+database: no row of a table can get into a report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aurora_backup.checks_completion import WINDOW
+from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
+from aurora_backup.compliance_report import KIND
+from aurora_backup.errors import BackupError, ManifestError, cause
+from aurora_backup.evidence import sha256
+from aurora_backup.inventory import aws_backup_points
+from aurora_backup.manifest import NAME, VERIFICATION_NAME, parse_set_key
+from aurora_backup.policy import Prefix
+from aurora_backup.rds import Rds
+from aurora_backup.sets import read_manifest, set_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from aurora_backup.compliance import Expected
+    from aurora_backup.evidence_store import EvidenceStore
+    from aurora_backup.holds import HoldKeeper
+    from aurora_backup.manifest import Manifest
+    from aurora_backup.s3 import Bucket
+
+_log = logging.getLogger(__name__)
+SERVICES = ("rds", "backup", "kms", "sns", "logs", "stepfunctions")
+_READERS = 8  # small objects read side by side
+_TESTS = 40  # recovery-test reports that are looked at
+_TEST_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/recovery-tests/"
+_FIRST_BYTES = "bytes=0-15"
+_NOTHING = {
+    "NoSuchBucketPolicy",
+    "NoSuchLifecycleConfiguration",
+    "NoSuchPublicAccessBlockConfiguration",
+    "ObjectLockConfigurationNotFoundError",
+    "ServerSideEncryptionConfigurationNotFoundError",
+    "ResourceNotFoundException",
+}
+
+
+class Gatherer:
+    """Asks one account and Region about one cluster's backups.
+
+    clients: boto3's, by service. clock: gives the time of each call, aware.
+    """
+
+    def __init__(
+        self,
+        clients: Mapping[str, Any],
+        bucket: Bucket,
+        expected: Expected,
+        *,
+        evidence: EvidenceStore,
+        holds: HoldKeeper,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._clients, self._bucket, self._expected = clients, bucket, expected
+        self._rds = Rds(clients["rds"])
+        self._evidence, self._holds, self._clock = evidence, holds, clock
+        self._keys: set[str] = {expected.key_arn}
+        self._cluster_arn = ""
+        self._parameter_group: str | None = None
+        self._awsbackup: list[dict[str, Any]] = []
+        self._manifests: dict[str, Manifest] = {}
+        self._newest: list[str] | None = None
+
+    def gather(self) -> dict[str, Any]:
+        """The facts document. Never raises for what AWS says: that becomes an observation that failed."""
+        with_vault = self._expected.vault is not None
+        questions: list[tuple[str, str, Callable[[], Any], bool]] = [
+            ("cluster", "rds:DescribeDBClusters", self._cluster, True),
+            ("cluster-parameters", "rds:DescribeDBClusterParameters", self._parameters, True),
+            ("snapshots", "rds:DescribeDBClusterSnapshots", self._snapshots, True),
+            ("snapshot-sharing", "rds:DescribeDBClusterSnapshotAttributes", self._sharing, True),
+            ("vault", "backup:DescribeBackupVault", self._vault, with_vault),
+            ("vault-policy", "backup:GetBackupVaultAccessPolicy", self._vault_policy, with_vault),
+            ("recovery-points", "backup:ListRecoveryPointsByBackupVault", self._recovery_points, with_vault),
+            ("copies", "backup:ListRecoveryPointsByBackupVault", self._copies, bool(self._expected.copy_vaults)),
+            ("plan", "backup:GetBackupPlan", self._plan, with_vault),
+            ("selections", "backup:GetBackupSelection", self._selections, with_vault),
+            ("region-settings", "backup:DescribeRegionSettings", self._region_settings, with_vault),
+            ("backup-jobs", "backup:ListBackupJobs", self._backup_jobs, with_vault),
+            ("bucket-encryption", "s3:GetEncryptionConfiguration", self._bucket_encryption, True),
+            ("bucket-lifecycle", "s3:GetLifecycleConfiguration", self._bucket_lifecycle, True),
+            ("bucket-versioning", "s3:GetBucketVersioning", self._bucket_versioning, True),
+            ("bucket-lock", "s3:GetBucketObjectLockConfiguration", self._bucket_lock, True),
+            ("bucket-public-access", "s3:GetBucketPublicAccessBlock", self._bucket_public_access, True),
+            ("bucket-policy", "s3:GetBucketPolicy", self._bucket_policy, True),
+            ("topic", "sns:GetTopicAttributes", self._topic, self._expected.topic_arn is not None),
+            ("log-groups", "logs:DescribeLogGroups", self._log_groups, bool(self._expected.log_groups)),
+            ("sets", "s3:ListBucket, s3:GetObject", self._sets, True),
+            ("objects", "s3:GetObject", self._objects, True),
+            ("recovery-tests", "s3:GetObject", self._recovery_tests, True),
+            ("workflows", "states:DescribeStateMachine", self._workflows, True),
+            ("executions", "states:ListExecutions", self._executions, True),
+            ("previous", "s3:GetObject", self._previous, True),
+            ("legal-holds", "s3:GetObject", self._legal_holds, True),
+            # Last: the keys that the answers before this named.
+            ("keys", "kms:DescribeKey", self._describe_keys, True),
+            ("key-rotation", "kms:GetKeyRotationStatus", self._rotation, True),
+            ("key-policy", "kms:GetKeyPolicy", self._key_policy, True),
+        ]
+        asked = {name: self._ask(call, read) for name, call, read, needed in questions if needed}
+        return {"schema": SCHEMA, "observations": asked}
+
+    def _ask(self, call: str, read: Callable[[], Any]) -> dict[str, Any]:
+        at = self._clock()
+        try:
+            return observed(call, at, read())
+        except Exception as error:  # noqa: BLE001  whatever it is, this question has no answer
+            _log.warning("%s: %s", call, cause(error))
+            return unobserved(call, at, cause(error))
+
+    # --- RDS ---------------------------------------------------------------------------------------------------------
+
+    def _cluster(self) -> dict[str, Any]:
+        found = self._rds.cluster(self._expected.cluster_id)
+        if found is None:
+            raise LookupError(f"there is no cluster {self._expected.cluster_id}")
+        self._cluster_arn = str(found["DBClusterArn"])
+        self._saw_key(found.get("KmsKeyId"))
+        self._parameter_group = found.get("DBClusterParameterGroup")
+        return {
+            "identifier": found.get("DBClusterIdentifier"),
+            "arn": found.get("DBClusterArn"),
+            "resource_id": found.get("DbClusterResourceId"),
+            "created": _iso(found.get("ClusterCreateTime")),
+            "encrypted": found.get("StorageEncrypted"),
+            "key": found.get("KmsKeyId"),
+            "retention_days": found.get("BackupRetentionPeriod"),
+            "deletion_protection": found.get("DeletionProtection"),
+            "copy_tags": found.get("CopyTagsToSnapshot"),
+            "earliest": _iso(found.get("EarliestRestorableTime")),
+            "latest": _iso(found.get("LatestRestorableTime")),
+        }
+
+    def _parameters(self) -> dict[str, Any]:
+        pages = self._clients["rds"].get_paginator("describe_db_cluster_parameters")
+        for page in pages.paginate(DBClusterParameterGroupName=self._parameter_group):
+            for parameter in page.get("Parameters", []):
+                if parameter.get("ParameterName") == "rds.force_ssl":
+                    return {"rds.force_ssl": parameter.get("ParameterValue")}
+        return {"rds.force_ssl": None}
+
+    def _snapshots(self) -> list[dict[str, Any]]:
+        described = {kind: self._rds.snapshots(kind) for kind in ("manual", "automated", "awsbackup")}
+        self._awsbackup = described["awsbackup"]
+        return [self._snapshot(kind, s) for kind, group in described.items() for s in group if self._is_ours(s)]
+
+    def _is_ours(self, snapshot: Mapping[str, Any]) -> bool:
+        known = snapshot.get("DbClusterResourceId")
+        same_name = snapshot.get("DBClusterIdentifier") == self._expected.cluster_id
+        return known in self._expected.lineage or (known is None and same_name)
+
+    def _snapshot(self, kind: str, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+        self._saw_key(snapshot.get("KmsKeyId"))
+        return {
+            "id": snapshot.get("DBClusterSnapshotIdentifier"),
+            "arn": snapshot.get("DBClusterSnapshotArn"),
+            "kind": kind,
+            "status": snapshot.get("Status"),
+            "encrypted": snapshot.get("StorageEncrypted"),
+            "key": snapshot.get("KmsKeyId"),
+        }
+
+    def _sharing(self) -> list[dict[str, Any]]:
+        found = []
+        ours = [s for s in (*self._rds.snapshots("manual"), *self._awsbackup) if self._is_ours(s)]
+        for snapshot in ours:
+            name = snapshot["DBClusterSnapshotIdentifier"]
+            answer = self._clients["rds"].describe_db_cluster_snapshot_attributes(DBClusterSnapshotIdentifier=name)
+            attributes = answer["DBClusterSnapshotAttributesResult"].get("DBClusterSnapshotAttributes", [])
+            shared = [v for a in attributes if a["AttributeName"] == "restore" for v in a.get("AttributeValues", [])]
+            found.append({"id": name, "shared_with": shared})
+        return found
+
+    # --- AWS Backup --------------------------------------------------------------------------------------------------
+
+    def _vault(self) -> dict[str, Any]:
+        found = self._clients["backup"].describe_backup_vault(BackupVaultName=self._expected.vault)
+        self._saw_key(found.get("EncryptionKeyArn"))
+        return {
+            "name": found.get("BackupVaultName"),
+            "key": found.get("EncryptionKeyArn"),
+            "locked": found.get("Locked", False),
+            "min_days": found.get("MinRetentionDays"),
+            "max_days": found.get("MaxRetentionDays"),
+        }
+
+    def _vault_policy(self) -> dict[str, Any]:
+        ask = self._clients["backup"].get_backup_vault_access_policy
+        answer = _or_nothing(lambda: ask(BackupVaultName=self._expected.vault)["Policy"])
+        return {"document": json.loads(answer) if answer else None}
+
+    def _in_vault(self, name: str) -> list[dict[str, Any]]:
+        pages = self._clients["backup"].get_paginator("list_recovery_points_by_backup_vault")
+        points = [p for page in pages.paginate(BackupVaultName=name) for p in page.get("RecoveryPoints", [])]
+        return [p for p in points if p.get("ResourceArn") == self._cluster_arn]
+
+    def _recovery_points(self) -> list[dict[str, Any]]:
+        if not self._cluster_arn:
+            raise LookupError("the cluster was not described")
+        listed = self._in_vault(str(self._expected.vault))
+        # A cluster's name, and so its ARN, can be reused: RDS knows which cluster a snapshot is of.
+        others = {s["DBClusterSnapshotArn"] for s in self._awsbackup if not self._is_ours(s)}
+        tiers = {p.identifier: p.tier for p in aws_backup_points(listed, self._awsbackup, self._expected.policy)}
+        found = []
+        for point in listed:
+            arn = str(point["RecoveryPointArn"])
+            if arn in others:
+                continue
+            self._saw_key(point.get("EncryptionKeyArn"))
+            tier = tiers.get(arn)
+            found.append(
+                {
+                    "arn": arn,
+                    "status": point.get("Status"),
+                    "created": _iso(point.get("CreationDate")),
+                    "encrypted": point.get("IsEncrypted"),
+                    "key": point.get("EncryptionKeyArn"),
+                    "delete_at": _iso((point.get("CalculatedLifecycle") or {}).get("DeleteAt")),
+                    "tier": tier.value if tier else None,
+                }
+            )
+        return found
+
+    def _copies(self) -> list[dict[str, Any]]:
+        points = [point for vault in self._expected.copy_vaults for point in self._in_vault(vault)]
+        for point in points:
+            self._saw_key(point.get("EncryptionKeyArn"))
+        return [
+            {"arn": p["RecoveryPointArn"], "encrypted": p.get("IsEncrypted"), "key": p.get("EncryptionKeyArn")}
+            for p in points
+        ]
+
+    def _plan(self) -> dict[str, Any]:
+        found = self._clients["backup"].get_backup_plan(BackupPlanId=self._expected.plan_id)
+        return {
+            "created": _iso(found.get("CreationDate")),
+            "rules": [
+                {
+                    "name": rule.get("RuleName"),
+                    "schedule": rule.get("ScheduleExpression"),
+                    "delete_after_days": (rule.get("Lifecycle") or {}).get("DeleteAfterDays"),
+                }
+                for rule in found["BackupPlan"]["Rules"]
+            ],
+        }
+
+    def _selections(self) -> list[dict[str, Any]]:
+        backup, plan = self._clients["backup"], self._expected.plan_id
+        pages = backup.get_paginator("list_backup_selections").paginate(BackupPlanId=plan)
+        ids = [s["SelectionId"] for page in pages for s in page.get("BackupSelectionsList", [])]
+        chosen = (backup.get_backup_selection(BackupPlanId=plan, SelectionId=one)["BackupSelection"] for one in ids)
+        return [{"resources": selection.get("Resources", [])} for selection in chosen]
+
+    def _region_settings(self) -> dict[str, Any]:
+        found = self._clients["backup"].describe_region_settings()
+        return {"Aurora": found["ResourceTypeOptInPreference"].get("Aurora", False)}
+
+    def _backup_jobs(self) -> list[dict[str, Any]]:
+        pages = self._clients["backup"].get_paginator("list_backup_jobs")
+        begin = self._clock() - WINDOW
+        jobs = [
+            job
+            for page in pages.paginate(ByBackupVaultName=self._expected.vault, ByCreatedAfter=begin)
+            for job in page.get("BackupJobs", [])
+        ]
+        return [
+            {"id": job.get("BackupJobId"), "state": job.get("State"), "created": _iso(job.get("CreationDate"))}
+            for job in jobs
+            if job.get("ResourceArn") == self._cluster_arn
+        ]
+
+    # --- S3: the bucket ----------------------------------------------------------------------------------------------
+
+    def _of_bucket(self, operation: str) -> Any:
+        """What S3 says of the bucket; None when it says that there is no such thing."""
+        return _or_nothing(lambda: getattr(self._bucket.client, operation)(Bucket=self._bucket.name))
+
+    def _bucket_encryption(self) -> dict[str, Any]:
+        found = self._of_bucket("get_bucket_encryption")
+        if not found:
+            return {"algorithm": "none", "key": None}
+        rule = found["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+        return {"algorithm": rule.get("SSEAlgorithm"), "key": rule.get("KMSMasterKeyID")}
+
+    def _bucket_lifecycle(self) -> list[dict[str, Any]]:
+        found = self._of_bucket("get_bucket_lifecycle_configuration") or {"Rules": []}
+        return [
+            {
+                "status": rule.get("Status"),
+                "prefix": _lifecycle_prefix(rule),
+                "expire_days": (rule.get("Expiration") or {}).get("Days"),
+                "noncurrent_days": (rule.get("NoncurrentVersionExpiration") or {}).get("NoncurrentDays"),
+                "transitions": [
+                    {"days": t.get("Days"), "storage_class": t.get("StorageClass")} for t in rule.get("Transitions", [])
+                ],
+            }
+            for rule in found["Rules"]
+        ]
+
+    def _bucket_versioning(self) -> dict[str, Any]:
+        return {"status": self._of_bucket("get_bucket_versioning").get("Status", "")}
+
+    def _bucket_lock(self) -> dict[str, Any]:
+        found = self._of_bucket("get_object_lock_configuration") or {}
+        return {"enabled": found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"}
+
+    def _bucket_public_access(self) -> dict[str, Any]:
+        found = (self._of_bucket("get_public_access_block") or {}).get("PublicAccessBlockConfiguration", {})
+        names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+        keys = ("block_public_acls", "ignore_public_acls", "block_public_policy", "restrict_public_buckets")
+        return {key: found.get(name, False) for key, name in zip(keys, names, strict=True)}
+
+    def _bucket_policy(self) -> dict[str, Any]:
+        found = self._of_bucket("get_bucket_policy")
+        return {"document": json.loads(found["Policy"]) if found else None}
+
+    # --- S3: what lies in the bucket ---------------------------------------------------------------------------------
+
+    def _sets(self) -> list[dict[str, Any]]:
+        keys = [
+            key
+            for prefix in Prefix
+            for resource_id in self._expected.lineage
+            for key in set_keys(self._bucket, f"{prefix.value}/{resource_id}/")
+        ]
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(self._set, keys))
+        newest: dict[tuple[str, str], dict[str, Any]] = {}
+        for item in found:
+            series = (item["prefix"], item["database"])
+            if series not in newest or item["started"] > newest[series]["started"]:
+                newest[series] = item
+        for item in newest.values():
+            item["newest"] = True
+        self._newest = [item["set"] for item in newest.values()]
+        return found
+
+    def _set(self, key: str) -> dict[str, Any]:
+        prefix, _, database, started = parse_set_key(key)
+        manifest: dict[str, Any] = {"ok": True, "problem": None, "bytes": None, "seconds": None}
+        try:
+            self._manifests[key] = known = read_manifest(self._bucket, key)
+            manifest |= {"bytes": known.size, "seconds": round(sum(a.seconds for a in known.archives), 3)}
+        except ManifestError as error:
+            manifest |= {"ok": False, "problem": str(error)}
+        record = self._bucket.read_json(key + VERIFICATION_NAME)
+        tiers = None
+        if record is not None:
+            tiers = {
+                name: {"ok": tier["ok"], "detail": tier["detail"], "at": tier["at"]}
+                for name, tier in record["tiers"].items()
+            }
+        return {
+            "set": key,
+            "prefix": prefix,
+            "database": database,
+            "started": started.isoformat(),
+            "newest": False,
+            "manifest": manifest,
+            "verification": tiers,
+        }
+
+    def _objects(self) -> list[dict[str, Any]]:
+        if self._newest is None:
+            raise LookupError("the sets were not read")
+        return [item for key in self._newest for item in self._objects_of(key)]
+
+    def _objects_of(self, key: str) -> Iterable[dict[str, Any]]:
+        yield self._object(key + NAME, None)
+        manifest = self._manifests.get(key)
+        if manifest is not None:
+            for archive in manifest.archives:
+                recorded = {"bytes": archive.bytes, "crc32": archive.crc32, "version": archive.version_id}
+                yield self._object(archive.key, recorded)
+            return
+        # What its archives should be is not known: they are looked at, and cannot be judged.
+        for archive_key in self._bucket.keys(key):
+            if archive_key.endswith(".dump"):
+                yield self._object(archive_key, {"bytes": None, "crc32": None, "version": None})
+
+    def _object(self, key: str, recorded: dict[str, Any] | None) -> dict[str, Any]:
+        from botocore.exceptions import ClientError
+
+        client, name = self._bucket.client, self._bucket.name
+        item: dict[str, Any] = {"key": key, "recorded": recorded, "found": None, "readable": False, "problem": None}
+        try:
+            head = client.head_object(Bucket=name, Key=key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:  # noqa: PLR2004
+                raise
+            return item | {"problem": "it is not there"}
+        item["found"] = {
+            "bytes": head["ContentLength"],
+            "crc32": head.get("ChecksumCRC32"),
+            "version": head.get("VersionId"),
+            "encryption": head.get("ServerSideEncryption"),
+            "key": head.get("SSEKMSKeyId"),
+            "storage_class": head.get("StorageClass") or "STANDARD",
+        }
+        try:
+            body = client.get_object(Bucket=name, Key=key, Range=_FIRST_BYTES)["Body"].read()
+        except ClientError as error:
+            return item | {"problem": cause(error)}
+        return item | {"readable": bool(body), "problem": None if body else "it is empty"}
+
+    def _recovery_tests(self) -> list[dict[str, Any]]:
+        keys = sorted(self._bucket.keys(_TEST_ROOT), key=lambda key: key.rpartition("/")[2])
+        found = []
+        for key in keys[-_TESTS:]:
+            report = self._bucket.read_json(key)
+            found.append(
+                {
+                    "finished": report["finished"],
+                    "outcome": report["outcome"],
+                    "tier": report["recovery_point"]["tier"],
+                    "rto_seconds": report["rto_seconds"],
+                    "rpo_seconds": report["rpo_seconds"],
+                }
+            )
+        return found
+
+    def _previous(self) -> dict[str, Any]:
+        """What the last report saw; nothing, when this is the first."""
+        record = self._evidence.newest(KIND)
+        if record is None:
+            return {"points": []}
+        attached = next(a for a in record.attachments if a.name == "report.json")
+        data = self._bucket.read(attached.key)
+        if sha256(data) != attached.sha256:
+            raise BackupError(f"{attached.key} was altered: its SHA-256 is not the recorded one")
+        return {"points": json.loads(data)["points"]}
+
+    def _legal_holds(self) -> list[dict[str, Any]]:
+        return [
+            {"what": ", ".join(hold.points), "matter": hold.matter, "since": hold.since.isoformat(), "by": hold.who}
+            for hold in self._holds.holds()
+        ]
+
+    # --- The rest ----------------------------------------------------------------------------------------------------
+
+    def _topic(self) -> dict[str, Any]:
+        found = self._clients["sns"].get_topic_attributes(TopicArn=self._expected.topic_arn)["Attributes"]
+        return {"key": found.get("KmsMasterKeyId")}
+
+    def _log_groups(self) -> list[dict[str, Any]]:
+        pages = self._clients["logs"].get_paginator("describe_log_groups")
+        return [
+            {"name": group["logGroupName"], "key": group.get("kmsKeyId")}
+            for prefix in self._expected.log_groups
+            for page in pages.paginate(logGroupNamePrefix=prefix)
+            for group in page.get("logGroups", [])
+        ]
+
+    def _workflows(self) -> list[dict[str, Any]]:
+        ask = self._clients["stepfunctions"].describe_state_machine
+        return [
+            {"name": name, "created": _iso(ask(stateMachineArn=arn).get("creationDate"))}
+            for name, arn in sorted(self._expected.workflows.items())
+        ]
+
+    def _executions(self) -> list[dict[str, Any]]:
+        pages = self._clients["stepfunctions"].get_paginator("list_executions")
+        begin, found = self._clock() - WINDOW, []
+        for name, arn in sorted(self._expected.workflows.items()):
+            for page in pages.paginate(stateMachineArn=arn):  # the newest first
+                recent = [run for run in page.get("executions", []) if run["startDate"] >= begin]
+                found += [
+                    {"workflow": name, "name": r["name"], "status": r["status"], "started": _iso(r["startDate"])}
+                    for r in recent
+                ]
+                if len(recent) < len(page.get("executions", [])):
+                    break
+        return found
+
+    def _saw_key(self, arn: Any) -> None:
+        if isinstance(arn, str) and arn:
+            self._keys.add(arn)
+
+    def _describe_keys(self) -> list[dict[str, Any]]:
+        found = []
+        for arn in sorted(self._keys):
+            key = self._clients["kms"].describe_key(KeyId=arn)["KeyMetadata"]
+            found.append(
+                {
+                    "arn": arn,
+                    "manager": key.get("KeyManager"),
+                    "state": key.get("KeyState"),
+                    "deletion_date": _iso(key.get("DeletionDate")),
+                }
+            )
+        return found
+
+    def _rotation(self) -> dict[str, Any]:
+        found = self._clients["kms"].get_key_rotation_status(KeyId=self._expected.key_arn)
+        return {"enabled": found.get("KeyRotationEnabled")}
+
+    def _key_policy(self) -> dict[str, Any]:
+        found = self._clients["kms"].get_key_policy(KeyId=self._expected.key_arn, PolicyName="default")
+        return {"document": json.loads(found["Policy"])}
+
+
+def _iso(value: object) -> str | None:
+    return value.isoformat() if isinstance(value, datetime) else None
+
+
+def _lifecycle_prefix(rule: Mapping[str, Any]) -> str:
+    where = rule.get("Filter") or {}
+    return str(where.get("Prefix") or (where.get("And") or {}).get("Prefix") or rule.get("Prefix") or "")
+
+
+def _or_nothing(ask: Callable[[], Any]) -> Any:
+    """The answer, or None when AWS says that there is no such thing. Every other error is an error."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return ask()
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _NOTHING:
+            return None
+        raise

@@ -1,0 +1,358 @@
+"""The evidence chain: any changed byte, any moved, missing or added record is found, also without AWS."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurora_backup import evidence_cli
+from aurora_backup.evidence import (
+    EvidenceError,
+    Lock,
+    Record,
+    Rules,
+    chain_key,
+    chain_prefix,
+    sha256,
+    successor,
+    verify,
+)
+from aurora_backup.evidence_store import EvidenceNotWritten, EvidenceStore, read_directory
+from aurora_backup.policy import Keep
+
+OWNER = "Stack/Backup"
+START = datetime(2026, 11, 1, 5, tzinfo=UTC)
+KEEP = Keep.for_years(6)
+COUNT = 6
+
+
+def build(count=COUNT, owner=OWNER):
+    """A chain of daily reports: bytes by key, and the records."""
+    objects, records, last = {}, [], None
+    for n in range(count):
+        attachments = {"report.json": f'{{"n": {n}}}'.encode(), "report.html": b"<p>" + bytes([65 + n]) + b"</p>"}
+        record = successor(
+            last,
+            kind="compliance-report",
+            owner=owner,
+            execution=f"run-{n}",
+            created=START + timedelta(days=n),
+            body={"compliance_status": "PASS", "n": n},
+            attachments=attachments,
+        )
+        last = record.to_bytes()
+        objects[record.key] = last
+        objects |= {a.key: attachments[a.name] for a in record.attachments}
+        records.append(record)
+    return objects, records
+
+
+CHAIN, RECORDS = build()
+TOTAL = sum(map(len, CHAIN.values()))
+
+
+def problems(objects, **rules):
+    return verify(objects, OWNER, Rules(**rules)).problems
+
+
+def test_a_whole_chain_has_no_problem():
+    outcome = verify(CHAIN, OWNER)
+    assert outcome.problems == ()
+    assert (outcome.records, outcome.attachments) == (COUNT, 2 * COUNT)
+    assert outcome.head == sha256(RECORDS[-1].to_bytes())
+    assert (outcome.first, outcome.last) == (START, START + timedelta(days=COUNT - 1))
+
+
+@settings(max_examples=400, deadline=None)
+@given(position=st.integers(0, TOTAL - 1), change=st.integers(1, 255))
+def test_any_changed_byte_of_any_stored_object_is_found(position, change):
+    for key, data in sorted(CHAIN.items()):
+        if position < len(data):
+            changed = data[:position] + bytes([data[position] ^ change]) + data[position + 1 :]
+            assert problems({**CHAIN, key: changed})
+            return
+        position -= len(data)
+    raise AssertionError("the position must lie in an object")
+
+
+@settings(max_examples=100, deadline=None)
+@given(key=st.sampled_from(sorted(CHAIN)), data=st.data())
+def test_any_cut_or_added_bytes_are_found(key, data):
+    whole = CHAIN[key]
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    extra = data.draw(st.binary(min_size=1, max_size=20))
+    assert problems({**CHAIN, key: whole[:cut]})
+    assert problems({**CHAIN, key: whole + extra})
+    assert problems({**CHAIN, key: extra + whole})
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(range(COUNT), 2)))
+def test_any_two_records_or_reports_exchanged_are_found(pair):
+    first, second = (RECORDS[n] for n in pair)
+    assert problems({**CHAIN, first.key: CHAIN[second.key], second.key: CHAIN[first.key]})
+    for one, other in zip(first.attachments, second.attachments, strict=True):
+        assert problems({**CHAIN, one.key: CHAIN[other.key], other.key: CHAIN[one.key]})
+
+
+@pytest.mark.parametrize("key", sorted(CHAIN))
+def test_a_missing_object_is_found(key):
+    objects = {k: v for k, v in CHAIN.items() if k != key}
+    if key == RECORDS[-1].key:
+        # A chain cannot know that its end was cut off: the published head does, and so does time.
+        assert problems(objects, head=sha256(CHAIN[key]))
+        later = START + timedelta(days=COUNT)
+        assert problems(objects, now=later, longest_gap=timedelta(hours=26), gap_kind="compliance-report")
+    else:
+        assert problems(objects)
+
+
+def test_a_record_rewritten_with_a_fitting_digest_breaks_the_link_after_it():
+    data = json.loads(CHAIN[RECORDS[2].key])
+    forged = Record(
+        sequence=3,
+        previous=data["previous"],
+        kind="compliance-report",
+        owner=OWNER,
+        execution="run-2",
+        created=RECORDS[2].created,
+        body={"compliance_status": "PASS", "forged": True},
+        attachments=RECORDS[2].attachments,
+    )
+    found = problems({**CHAIN, RECORDS[2].key: forged.to_bytes()})
+    assert found == ("record 4 does not hold the hash of record 3: one of them was changed",)
+
+
+def test_a_rewritten_end_is_found_by_the_head_that_was_published():
+    head = sha256(CHAIN[RECORDS[-1].key])
+    last = RECORDS[-1]
+    forged = Record(**{**vars(last), "body": {"compliance_status": "PASS", "forged": True}})
+    objects = {**CHAIN, last.key: forged.to_bytes()}
+    assert problems(objects) == ()
+    assert "the newest record must have the SHA-256" in problems(objects, head=head)[0]
+
+
+def test_records_of_another_owner_are_another_chain_and_moving_one_is_found():
+    other, _ = build(owner="Other")
+    assert problems({**CHAIN, **other}) == ()
+    moved = {**CHAIN, chain_key(OWNER, COUNT + 1): other[chain_key("Other", 1)]}
+    assert "it was moved" in problems(moved)[0]
+
+
+def test_no_evidence_at_all_is_a_problem():
+    assert problems({}) == (f"there is no evidence of {OWNER}",)
+
+
+def test_a_day_without_a_report_is_a_gap_and_another_kind_does_not_fill_it():
+    objects, last = {}, None
+    for day, kind in ((0, "compliance-report"), (1, "retention"), (2, "compliance-report")):
+        record = successor(last, kind=kind, owner=OWNER, execution=kind, created=START + timedelta(days=day), body={})
+        last = record.to_bytes()
+        objects[record.key] = last
+    rules = {"longest_gap": timedelta(hours=26), "gap_kind": "compliance-report"}
+    assert problems(objects, **rules) == ("there is no evidence between 2026-11-01 05:00 UTC and 2026-11-03 05:00 UTC",)
+    assert problems(objects, **{**rules, "longest_gap": timedelta(days=2)}) == ()
+
+
+def locks(**change):
+    until = {r.key: KEEP.until(r.created) for r in RECORDS}
+    until |= {a.key: KEEP.until(r.created) for r in RECORDS for a in r.attachments}
+    return {key: Lock(**{"mode": "GOVERNANCE", "until": moment, **change}) for key, moment in until.items()}
+
+
+def test_locks_and_versions_are_checked_where_s3_can_be_asked():
+    rules = Rules(keep_days=2191)
+    assert verify(CHAIN, OWNER, rules, locks()).problems == ()
+    assert "it is not locked" in verify(CHAIN, OWNER, rules, locks(mode=None)).problems[0]
+    assert "it is locked until" in verify(CHAIN, OWNER, rules, locks(until=START + timedelta(days=30))).problems[0]
+    assert "2 versions" in verify(CHAIN, OWNER, rules, locks(versions=2)).problems[0]
+    assert "was not asked" in verify(CHAIN, OWNER, rules, {}).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x00", "not JSON"),
+        (b"[]", "exactly the keys"),
+        (CHAIN[RECORDS[0].key].replace(b'"schema":1', b'"schema":2'), "use a newer"),
+        (CHAIN[RECORDS[0].key].replace(b'"PASS"', b'"FAIL"'), "was altered"),
+        (CHAIN[RECORDS[0].key] + b" ", "was altered"),
+    ],
+)
+def test_an_altered_record_is_refused_and_says_why(data, says):
+    with pytest.raises(EvidenceError, match=says):
+        Record.from_bytes(data)
+
+
+def test_nothing_is_chained_to_an_altered_record():
+    with pytest.raises(EvidenceError):
+        successor(CHAIN[RECORDS[0].key] + b" ", kind="x", owner=OWNER, execution="x", created=START, body={})
+
+
+def test_naive_times_and_wild_names_are_refused():
+    with pytest.raises(ValueError, match="timezone-aware"):
+        successor(None, kind="x", owner=OWNER, execution="x", created=datetime(2026, 1, 1), body={}).to_bytes()  # noqa: DTZ001
+    with pytest.raises(EvidenceError, match="name"):
+        successor(None, kind="x", owner=OWNER, execution="x", created=START, body={}, attachments={"../x": b""})
+
+
+# --- The store -------------------------------------------------------------------------------------------------------
+
+
+class FakeS3:
+    """As much of S3 as the store uses: conditional puts, listings, locks."""
+
+    def __init__(self):
+        self.objects, self.locks, self.refuse, self.mutex = {}, {}, None, threading.Lock()
+
+    def put_object(self, *, Bucket, Key, Body, IfNoneMatch, ChecksumSHA256, **more):  # noqa: N803
+        assert (Bucket, IfNoneMatch) == ("backups", "*")
+        if self.refuse:
+            raise ClientError({"Error": {"Code": self.refuse, "Message": "no"}}, "PutObject")
+        with self.mutex:
+            if Key in self.objects:
+                raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+            self.objects[Key] = Body
+            self.locks[Key] = more
+
+    def get_object(self, *, Bucket, Key):  # noqa: N803
+        class Body:
+            read = staticmethod(lambda: self.objects[Key])
+
+        return {"Body": Body}
+
+    def get_paginator(self, name):
+        class Pages:
+            @staticmethod
+            def paginate(*, Bucket, Prefix):  # noqa: N803
+                keys = sorted(k for k in list(self.objects) if k.startswith(Prefix))
+                kind = "Contents" if name == "list_objects_v2" else "Versions"
+                return [{kind: [{"Key": k}]} for k in keys]
+
+        return Pages
+
+    def head_object(self, *, Bucket, Key):  # noqa: N803
+        lock = self.locks[Key]
+        names = ("ObjectLockMode", "ObjectLockRetainUntilDate", "ServerSideEncryption")
+        return {name: lock[name] for name in names if name in lock}
+
+
+def append(store, n=0, kind="compliance-report"):
+    return store.append(
+        kind=kind,
+        execution=f"run-{n}",
+        created=START + timedelta(days=n),
+        body={"n": n},
+        attachments={"report.json": f"{n}".encode()},
+    )
+
+
+@pytest.fixture
+def s3():
+    return FakeS3()
+
+
+@pytest.fixture
+def store(s3):
+    return EvidenceStore(s3, "backups", OWNER, keep=KEEP, mode="GOVERNANCE", kms_key="arn:key")
+
+
+def test_every_object_is_written_once_locked_for_the_policy_s_years_and_under_the_customer_key(s3, store):
+    written = append(store)
+    assert set(s3.locks) == {written.record.key, written.record.attachments[0].key}
+    for lock in s3.locks.values():
+        assert lock["ObjectLockMode"] == "GOVERNANCE"
+        assert lock["ObjectLockRetainUntilDate"] == datetime(2032, 11, 1, 5, tzinfo=UTC)
+        assert (lock["ServerSideEncryption"], lock["SSEKMSKeyId"]) == ("aws:kms", "arn:key")
+    assert (lock["ObjectLockRetainUntilDate"] - START).days >= 2191
+
+
+def test_records_are_chained_and_verify_with_their_locks(s3, store):
+    for n in range(3):
+        append(store, n)
+    objects = store.objects()
+    assert verify(objects, OWNER, Rules(keep_days=2191), store.locks(list(objects))).problems == ()
+    assert store.newest("compliance-report").sequence == 3
+    assert store.newest("other") is None
+
+
+def test_a_replay_writes_nothing_new(s3, store):
+    first = append(store)
+    append(store, 1)
+    before = dict(s3.objects)
+    again = append(store)
+    assert (again.record, again.head) == (first.record, first.head)
+    assert s3.objects == before
+
+
+def test_writers_that_meet_make_one_chain(s3, store):
+    threads = [threading.Thread(target=append, args=(store, 0, f"kind-{n}")) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outcome = verify(store.objects(), OWNER)
+    assert (outcome.records, outcome.problems) == (4, ())
+
+
+def test_evidence_that_cannot_be_written_is_an_error(s3, store):
+    s3.refuse = "AccessDenied"
+    with pytest.raises(EvidenceNotWritten, match="AccessDenied"):
+        append(store)
+    s3.refuse = None
+    append(store)
+    s3.objects[chain_prefix(OWNER) + "00000001.json"] += b" "
+    with pytest.raises(EvidenceNotWritten, match="altered"):
+        append(store, 1)
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    evidence_cli.add_arguments(parser)
+    return evidence_cli.run(parser.parse_args(["verify", *map(str, arguments)]))
+
+
+@pytest.fixture
+def copy_on_disk(tmp_path):
+    for key, data in CHAIN.items():
+        path = tmp_path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return tmp_path
+
+
+AS_OF = (START + timedelta(days=COUNT - 1, hours=1)).isoformat()
+
+
+def test_a_copy_on_disk_is_verified_without_aws(copy_on_disk):
+    status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)
+    assert (status, document["ok"]) == (0, True)
+    assert "6 records, 12 attachments, 2026-11-01 to 2026-11-06: whole" in told
+    assert command("--directory", copy_on_disk / "compliance-backups" / "evidence", "--as-of", AS_OF)[0] == 0
+    assert read_directory(copy_on_disk) == CHAIN
+
+
+def test_the_command_fails_on_a_changed_byte_a_gap_and_a_wrong_head(copy_on_disk):
+    assert command("--directory", copy_on_disk, "--as-of", "2026-12-24T00:00:00Z")[0] == 1
+    assert command("--directory", copy_on_disk, "--as-of", "2026-12-24T00:00:00Z", "--longest-gap-hours", 0)[0] == 0
+    assert command("--directory", copy_on_disk, "--as-of", AS_OF, "--head", "0" * 64)[0] == 1
+    path = copy_on_disk / RECORDS[1].attachments[0].key
+    path.write_bytes(path.read_bytes() + b"\n")
+    status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)
+    assert (status, document["ok"]) == (1, False)
+    assert "was altered" in told
+
+
+def test_a_directory_without_evidence_is_refused(tmp_path):
+    with pytest.raises(EvidenceError, match="must hold"):
+        command("--directory", tmp_path)
