@@ -10,11 +10,12 @@ from aurora_backup import deployment
 from aurora_backup.errors import SettingsError
 from aurora_backup.holds import HoldKeeper
 from aurora_backup.inventory import Inventory
-from aurora_backup.recovery_edges import Edges
 from aurora_backup.sweep import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from aurora_backup.recovery_edges import Edges
 
 
 def vaults(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
