@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ STATEFUL = (
     "AWS::EC2::VPC",
     "AWS::EC2::Subnet",
 )
+
+
+def pinned(file: Path, found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What the file pins. With UPDATE_PINS=1 in the environment the file is written first: read its diff."""
+    if os.environ.get("UPDATE_PINS"):
+        file.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+    return json.loads(file.read_text())
 
 
 def flat(value: Any) -> Any:

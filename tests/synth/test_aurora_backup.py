@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.synth.synthesis import CDKS_OWN, STATEFUL, states
+from tests.synth.synthesis import CDKS_OWN, STATEFUL, pinned, states
 
 LOGICAL_IDS = Path(__file__).with_name("logical_ids.json")
 
@@ -131,7 +131,7 @@ def test_what_holds_data_outlives_the_stack(default):
 
 def test_logical_ids_of_what_holds_data_never_change_so_that_an_upgrade_replaces_none(default):
     found = {kind: sorted(default.ids(kind)) for kind in STATEFUL}
-    assert found == json.loads(LOGICAL_IDS.read_text())
+    assert found == pinned(LOGICAL_IDS, found)
 
 
 def test_nothing_has_a_physical_name_but_what_aws_demands_one_for(default):
@@ -188,6 +188,10 @@ def test_only_functions_that_open_postgresql_enter_the_vpc(default):
         "BackupLogicalPreflight",
         "BackupLogicalDump",
         "BackupRoleFunction",
+        "BackupRecoveryHeartbeatFunction",
+        "BackupRecoveryBaselinesRead",
+        "BackupRecoveryPointInTimeRecoveryRead",
+        "BackupRecoveryRecoveryTestRead",
     }
 
 
@@ -213,12 +217,28 @@ def test_every_statement_says_what_it_is_for_and_grants_no_action_wildcard(defau
 
 
 def test_nothing_may_delete_a_backup(default):
-    deleting = re.compile(
-        r"s3:Delete|backup:Delete|rds:DeleteDBCluster$|kms:(Schedule|Disable)|s3:PutLifecycle|s3:Bypass"
-    )
+    deleting = re.compile(r"s3:Delete|backup:Delete|kms:(Schedule|Disable|PutKeyPolicy)|s3:PutLifecycle|s3:Bypass")
     for name, stmt in default.policies():
         actions = stmt["Action"] if isinstance(stmt["Action"], list) else [stmt["Action"]]
+        resources = stmt["Resource"] if isinstance(stmt["Resource"], list) else [stmt["Resource"]]
+        if all("/ledger/" in resource for resource in resources):
+            continue  # creation records are closed when what they speak of is gone
         assert not [a for a in actions if deleting.match(a)], (name, stmt)
+
+
+def test_only_copies_that_a_test_restored_may_be_deleted_and_only_with_our_tag(default):
+    test_copy = re.compile(r".*:(cluster|db):(recovery-test-|awsbackup-restore-test)")
+    found = 0
+    for name, stmt in default.policies():
+        actions = stmt["Action"] if isinstance(stmt["Action"], list) else [stmt["Action"]]
+        if not [a for a in actions if a.startswith("rds:DeleteDB") and "Snapshot" not in a]:
+            continue
+        found += 1
+        resources = stmt["Resource"] if isinstance(stmt["Resource"], list) else [stmt["Resource"]]
+        assert all(test_copy.match(resource) for resource in resources), (name, resources)
+        tagged = stmt["Condition"]["StringEquals"]
+        assert tagged["aws:ResourceTag/aurora-backup:purpose"] == "recovery-test", (name, stmt)
+    assert found
 
 
 def test_the_only_way_into_the_database_is_its_port_from_the_backup_functions(default):
@@ -273,7 +293,8 @@ def test_every_failure_path_publishes_the_step_and_the_cause_and_fails_the_execu
         assert named, machine
         for state in named:
             if "workflow" in state["Parameters"]:
-                assert {"workflow", "step", "error.$", "cause.$", "execution.$"} == set(state["Parameters"])
+                told = {key.removesuffix(".$") for key in state["Parameters"]}
+                assert told == {"workflow", "step", "error", "cause", "execution"}
                 assert state["Next"] == "Alert"
         alert = definition["States"]["Alert"]
         assert alert["Resource"].endswith(":states:::sns:publish")
