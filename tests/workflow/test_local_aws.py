@@ -792,6 +792,7 @@ def handler(event, context):
         "extra": extra.VALUE,
         "tool": subprocess.run(["tool"], capture_output=True, text=True).stdout.strip(),
         "ca": os.environ["PGSSLROOTCERT"],
+        "root": os.geteuid() == 0,
         "left": context.get_remaining_time_in_millis(),
         "library": os.environ["LD_LIBRARY_PATH"],
         "found": [name for name in ("moto", "ministack", "pytest", "pip") if importlib.util.find_spec(name)],
@@ -851,6 +852,7 @@ def test_a_function_has_its_layers_boto3_and_nothing_of_ours(local_aws, function
     assert answer["ca"] == str(local_aws.ca)
     assert 0 < answer["left"] <= 10_000
     assert answer["found"] == []
+    assert not answer["root"], "PostgreSQL would refuse to run in it"
     assert answer["buckets"] == 200
 
 
