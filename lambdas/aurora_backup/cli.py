@@ -119,6 +119,7 @@ def _dump_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--execution", help="the same execution may finish what it began; default: made up")
     group.add_argument("--owner", default="cli", help="whose creation record it is")
     group.add_argument("--jobs", type=_positive, default=None, help="archives side by side; default: CPUs, at most 4")
+    group.add_argument("--split-mib", type=_positive, default=64, help="a table this large gets its own archive")
     group.add_argument("--compress", type=_compression, default=DEFAULT_COMPRESSION, metavar="zstd:N")
     group.add_argument("--memory-mib", type=_positive, default=256, help="of all upload buffers together")
     group.add_argument("--count-seconds", type=float, default=300, help="time for exact row counts; then estimates")
@@ -145,6 +146,7 @@ def _dump(arguments: argparse.Namespace) -> Answer:
     options = DumpOptions(
         compression=arguments.compress,
         jobs=arguments.jobs or min(available_cpus(), 4),
+        split_bytes=arguments.split_mib << 20,
         memory_budget=arguments.memory_mib << 20,
         count_seconds=arguments.count_seconds,
         digest=arguments.digest,
