@@ -24,6 +24,7 @@ from cdk_aurora_backup.backup_plan import BackupPlan, Selection
 from cdk_aurora_backup.backup_vault import AirGappedVault, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.compliance import Compliance, EvidenceLock
 from cdk_aurora_backup.copies import Copy
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
@@ -49,8 +50,10 @@ __all__ = [
     "BackupVault",
     "BackupVaultAccount",
     "ClusterDetails",
+    "Compliance",
     "Copy",
     "DatabaseNetwork",
+    "EvidenceLock",
     "Keep",
     "LifecycleRule",
     "LogicalBackup",

@@ -17,6 +17,7 @@ from cdk_aurora_backup.backup_plan import BackupPlan
 from cdk_aurora_backup.backup_vault import GOVERNANCE
 from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
 from cdk_aurora_backup.cluster import ClusterDetails
+from cdk_aurora_backup.compliance import Compliance, EvidenceLock
 from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
@@ -59,6 +60,8 @@ class AuroraBackup(Construct):
     vault_lock: of the vault that is made. Default: governance mode, bounds from the policy. None locks nothing.
     backup_rules, selections, copies: what AWS Backup does beside the policy; `BackupPlan` says how.
     replicate_to: other accounts' buckets that dump sets and evidence are copied to. Default: none.
+    evidence_lock: S3 Object Lock of compliance evidence. Default: governance mode, and none where removal_policy is
+        DESTROY. An existing bucket needs Object Lock, or `EvidenceLock.none()`.
     audit: AWS Backup's audit framework and report plans; AWS Config must record. Default: False.
     restore_testing: AWS Backup's own restore tests, beside the recovery tests. Default: False.
     heartbeat: one small row every few minutes, to tell by what survived. Default: True for a cluster of the same app.
@@ -95,6 +98,7 @@ class AuroraBackup(Construct):
         selections: Mapping[str, Selection] | None = None,
         copies: Sequence[Copy] = (),
         replicate_to: Sequence[ReplicateTo] = (),
+        evidence_lock: EvidenceLock | None = None,
         audit: bool = False,
         restore_testing: bool = False,
         heartbeat: bool | None = None,
@@ -205,6 +209,25 @@ class AuroraBackup(Construct):
             test_instance_class=test_instance_class,
             restore_testing=self._restore_testing,
         )
+        locked = kept and vault is None and vault_lock is not None
+        self._compliance = Compliance(
+            self,
+            "Compliance",
+            functions=self._functions,
+            alerts=self._alerts,
+            plan=self._plan,
+            workflows={
+                "LogicalBackup": self._logical_backup.machine,
+                "TrialRestore": self._trial_restore.machine,
+                "RecoveryTest": self._recovery.recovery_test.machine,
+            },
+            lock=evidence_lock or (EvidenceLock.governance() if kept else EvidenceLock.none()),
+            vault_locked=locked,
+            vault_denies_deletion=kept and vault is None,
+            deletion_protection=kept,
+            databases=databases,
+            lineage=lineage,
+        )
         self._alerts.watch_alarm(self._functions.undelivered)
         self._say_what_is_left(bucket, alert_emails, topic)
 
@@ -252,6 +275,11 @@ class AuroraBackup(Construct):
     def recovery(self) -> Recovery:
         """Snapshots on demand, point-in-time recovery, recovery tests, and what they need."""
         return self._recovery
+
+    @property
+    def compliance(self) -> Compliance:
+        """The daily report, its evidence, alarms and dashboard."""
+        return self._compliance
 
     @property
     def functions(self) -> BackupFunctions:
