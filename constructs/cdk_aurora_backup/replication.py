@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aurora_backup.policy import RetentionPolicy
 
-EVIDENCE_PREFIX = "evidence"
+EVIDENCE_PREFIX = f"{Prefix.COMPLIANCE.value}/evidence"
 SET_PREFIXES = tuple(prefix.value for prefix in Prefix)
 _MOST_RULES = 1000  # S3's limit for one bucket
 
@@ -53,10 +53,10 @@ class Replica:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicateTo:
-    """One destination, and the prefixes that go there. Default: the four prefixes of dump sets, and evidence."""
+    """One destination, and the prefixes that go there. Default: the four prefixes: dump sets, evidence, reports."""
 
     to: Replica
-    prefixes: tuple[str, ...] = (*SET_PREFIXES, EVIDENCE_PREFIX)
+    prefixes: tuple[str, ...] = SET_PREFIXES
 
 
 class ReplicaBucket(Construct):
@@ -218,7 +218,7 @@ class Replication(Construct):
 
 
 def _rule_id(number: int, prefix: str) -> str:
-    return f"{prefix}-{number}"
+    return f"{prefix.replace('/', '-')}-{number}"
 
 
 def _rule(number: int, replica: Replica, prefix: str) -> s3.CfnBucket.ReplicationRuleProperty:

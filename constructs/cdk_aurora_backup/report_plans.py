@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from cdk_aurora_backup.permissions import add_to_key_policy
+from cdk_aurora_backup.replication import EVIDENCE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.audit_framework import AuditFramework
 
-REPORT_PREFIX = "evidence/aws-backup-reports"
+REPORT_PREFIX = f"{EVIDENCE_PREFIX}/aws-backup-reports"
 _FORMATS = ("CSV", "JSON")
 _JOB_REPORTS = ("BACKUP_JOB_REPORT", "COPY_JOB_REPORT", "RESTORE_JOB_REPORT")
 _COMPLIANCE_REPORTS = ("RESOURCE_COMPLIANCE_REPORT", "CONTROL_COMPLIANCE_REPORT")

@@ -14,7 +14,7 @@ from tests.synth.synthesis import Synthesised, backed_up, new_stack
 
 ENV = cdk.Environment(account=hardened.PROTECTED, region=hardened.REGION)
 FAR = Replica(bucket_name="far", account=hardened.KEEPER, region="eu-central-1", key_alias="alias/far")
-PREFIXES = {"automated-backups", "manual-backups", "logical-backups", "compliance-backups", "evidence"}
+PREFIXES = {"automated-backups", "manual-backups", "logical-backups", "compliance-backups"}
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +92,10 @@ def replicated(to):
 
 def test_evidence_can_go_to_one_account_and_dump_sets_to_another():
     audit = Replica(bucket_name="audit", account="777788889999", region=hardened.REGION, key_alias="alias/audit")
-    to = [ReplicateTo(to=FAR, prefixes=("logical-backups",)), ReplicateTo(to=audit, prefixes=("evidence",))]
+    to = [ReplicateTo(to=FAR, prefixes=("logical-backups",)), ReplicateTo(to=audit, prefixes=("compliance-backups/evidence",))]
     found = replicated(to).one("AWS::S3::Bucket")["ReplicationConfiguration"]["Rules"]
     assert [(r["Filter"]["Prefix"], r["Destination"]["Account"]) for r in found] == [
-        ("logical-backups/", hardened.KEEPER), ("evidence/", "777788889999"),
+        ("logical-backups/", hardened.KEEPER), ("compliance-backups/evidence/", "777788889999"),
     ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def test_the_compliance_reports_speak_of_our_framework(strongest):
 
 def test_reports_land_beside_the_evidence_and_are_replicated_with_it(strongest):
     for _, plan in strongest.of("AWS::Backup::ReportPlan"):
-        assert plan["ReportDeliveryChannel"]["S3KeyPrefix"].startswith("evidence/")
+        assert plan["ReportDeliveryChannel"]["S3KeyPrefix"].startswith("compliance-backups/evidence/")
         assert plan["ReportDeliveryChannel"]["Formats"] == ["CSV", "JSON"]
 
 
