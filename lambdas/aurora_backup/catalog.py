@@ -402,13 +402,19 @@ _UNREADABLE = f"""
       AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)
       AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE'))
     UNION ALL
-    SELECT 'large object ' || l.oid, 'GRANT SELECT ON LARGE OBJECT' FROM pg_largeobject_metadata l
+    SELECT count(*) || ' large objects, the first is ' || min(l.oid), 'GRANT SELECT ON LARGE OBJECT'
+    FROM pg_largeobject_metadata l
     WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
       AND NOT current_setting('lo_compat_privileges')::boolean AND NOT pg_has_role(l.lomowner, 'USAGE')
       AND NOT EXISTS (SELECT FROM aclexplode(l.lomacl) x WHERE x.privilege_type = 'SELECT'
-                      AND (x.grantee = 0 OR pg_has_role(x.grantee, 'USAGE')))"""
+                      AND (x.grantee = 0 OR pg_has_role(x.grantee, 'USAGE')))
+    HAVING count(*) > 0"""
 
 
 def unreadable(session: Session) -> list[tuple[str, str]]:
-    """Objects that the role cannot read, so that pg_dump would fail on them: (object, remedy), in name order."""
-    return sorted((str(what), str(remedy)) for what, remedy in session.run(_UNREADABLE))
+    """Objects that the role cannot read, so that pg_dump would fail on them: (object, remedy).
+
+    Schemas come first: without them the rest cannot be reached. Large objects are one entry.
+    """
+    found = sorted((str(what), str(remedy)) for what, remedy in session.run(_UNREADABLE))
+    return sorted(found, key=lambda item: not item[0].startswith("schema "))

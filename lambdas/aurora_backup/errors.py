@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LIMIT = 2000
 # What PostgreSQL and its tools print about rows and statements, with the indented lines that belong to it.
 _DATA_LINES = re.compile(
-    r"^[^\n]*?\b(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was): ?[^\n]*(?:\n[ \t][^\n]*)*\n?", re.MULTILINE
+    r"\b(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was|Query was): ?[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE
 )
 _VALUE = re.compile(r"((?:invalid input|invalid byte|out of range|malformed|value)[^:\n]*): ?[^\n]*")
 

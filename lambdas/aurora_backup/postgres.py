@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -119,7 +119,8 @@ class Session:
             " set_config('lc_monetary', 'C', false), set_config('row_security', 'off', false)"
         )
         if self.version >= _PG14:  # the server notices a broken connection while it counts
-            self.run("SET client_connection_check_interval = '5s'")
+            with suppress(QueryFailed):  # an aid only, and not every platform has it
+                self.run("SET client_connection_check_interval = '5s'")
         if self.version >= _PG17:
             self.run("SET transaction_timeout = 0")
 
@@ -159,15 +160,12 @@ class Session:
     def interrupt(self) -> None:
         """Break the connection from another thread: the statement that runs fails at once."""
         import socket
-        from contextlib import suppress
 
         with suppress(OSError):
             self._connection._usock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  pg8000 offers no other way
 
     def close(self) -> None:
         """Close the connection; a broken one is closed quietly."""
-        from contextlib import suppress
-
         with suppress(*self._errors):
             self._connection.close()
 
@@ -301,9 +299,18 @@ def passfile_password(path: str, target: Target) -> str | None:
 
 
 def _split_passfile(line: str) -> list[str]:
-    r"""Split at colons; `\:` and `\\` stand for themselves. The password is the fifth field."""
-    fields = re.findall(r"((?:[^:\\]|\\.)*)(?::|$)", line)[:5]
-    return [re.sub(r"\\(.)", r"\1", field) for field in fields] or [""]
+    r"""Split at the first four colons; `\:` and `\\` stand for themselves. The password is the rest."""
+    fields: list[str] = []
+    current, characters = "", iter(line)
+    for character in characters:
+        if character == "\\":
+            current += next(characters, "")
+        elif character == ":" and len(fields) < 4:  # noqa: PLR2004  host, port, database, user
+            fields.append(current)
+            current = ""
+        else:
+            current += character
+    return [*fields, current]
 
 
 def discover(session: Session) -> list[str]:

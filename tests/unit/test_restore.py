@@ -39,7 +39,7 @@ def failing_restore(clients, tmp_path, monkeypatch):
 def test_a_restore_that_failed_after_its_work_was_done_is_resumed(word, made, bucket, empty, failing_restore):
     """The worst moment: everything was applied, and the step was not yet noted as done."""
     failing_restore(word)
-    with pytest.raises(RestoreFailed, match="killed\nRun the same command again"):
+    with pytest.raises(RestoreFailed, match=r"killed\nRun the same command again"):
         restore_set(bucket, made, empty, RestoreOptions(roles=True))
     done = restore_set(bucket, made, empty, RestoreOptions(roles=True))
     assert done.differences == ()
@@ -56,7 +56,7 @@ def test_another_restore_is_not_carried_on(made, bucket, empty, failing_restore)
 
 def test_a_target_that_is_not_empty_is_refused_and_left_alone(made, bucket, empty, postgres):
     postgres.psql("CREATE TABLE mine (a int); INSERT INTO mine VALUES (1)", empty.dbname)
-    with pytest.raises(RestoreRefused, match="is not empty: it holds relation public.mine"):
+    with pytest.raises(RestoreRefused, match=r"is not empty: it holds relation public\.mine"):
         restore_set(bucket, made, empty)
     assert postgres.psql("SELECT count(*) FROM mine", empty.dbname) == "1"
 
@@ -94,7 +94,7 @@ def test_a_partitioned_table_means_all_its_partitions(made, bucket, empty):
 
 
 def test_a_table_that_is_not_in_the_set_is_refused(made, bucket, empty):
-    with pytest.raises(RestoreRefused, match="clinic.none is not in the set"):
+    with pytest.raises(RestoreRefused, match=r"clinic\.none is not in the set"):
         restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "none"),)))
 
 

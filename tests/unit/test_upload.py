@@ -100,11 +100,15 @@ def _pipe(data, pause=None):
     return reading, thread
 
 
+def _through(upload, reading):
+    upload.consume(reading)
+    return upload.complete()
+
+
 def _send(bucket, data):
     reading, thread = _pipe(data)
     with Upload(bucket, "k", PLAN, sha256=True) as upload:
-        upload.consume(reading)
-        done = upload.complete()
+        done = _through(upload, reading)
     thread.join()
     os.close(reading)
     return done
@@ -126,9 +130,9 @@ def test_what_goes_in_comes_out_in_whole_parts_and_a_few_buffers(size):
 def test_a_part_that_fails_stops_the_stream_and_aborts(part):
     bucket = MemoryBucket(fail=part)
     reading, thread = _pipe(os.urandom(70_001))
-    with pytest.raises(UploadFailed, match=f"part {part}"), Upload(bucket, "k", PLAN) as upload:
-        upload.consume(reading)
-        upload.complete()
+    upload = Upload(bucket, "k", PLAN)
+    with pytest.raises(UploadFailed, match=f"part {part}"), upload:
+        _through(upload, reading)
     os.close(reading)
     thread.join(5)
     assert (bucket.object, bucket.aborted) == (None, 1)

@@ -1,0 +1,127 @@
+"""The aurora-backup command: what it prints, how it exits, where the password comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aurora_backup import cli
+from tests.unit.dumping import ROWS
+
+CANARY = "canary-p4ssw0rd"
+
+
+@pytest.fixture
+def where(s3_server, bucket_name, s3_login, clients):
+    return ["--bucket", bucket_name, "--endpoint-url", s3_server.endpoint_url, "--region", "us-east-1"]
+
+
+@pytest.fixture
+def database(postgres, sample, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    return [
+        "--host", postgres.host, "--port", str(postgres.port), "--user", postgres.user,
+        "--sslrootcert", str(postgres.ca), "--dbname",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; give its status, its JSON and what it said on standard error."""
+
+    def call(*arguments: str):
+        status = cli.main([*arguments, "--json"])
+        captured = capsys.readouterr()
+        assert len(captured.out.splitlines()) == 1
+        return status, json.loads(captured.out), captured.err
+
+    return call
+
+
+def test_dump_verify_restore_and_compare(run, where, database, sample, empty, postgres, capsys):
+    status, made, _ = run("dump", *database, sample.dbname, *where, "--jobs", "1", "--compress", "zstd:1")
+    assert (status, made["state"], made["rows"]) == (0, "done", ROWS)
+    assert run("verify", *where, "--set", made["set"])[1]["ok"]
+    restore = ["restore-dump", *database, empty.dbname, *where, "--set", made["set"], "--roles"]
+    status, restored, said = run(*restore)
+    assert (status, restored["ok"], restored["rows_restored"], restored["differences"]) == (0, True, ROWS, [])
+    assert "MiB read" in said
+    postgres.psql("DELETE FROM clinic.derived", empty.dbname)
+    status, found, _ = run(*restore, "--compare-only")
+    assert (status, found["ok"]) == (1, False)
+    assert found["differences"] == [{"what": "rows of clinic.derived", "expected": 1, "actual": 0}]
+    assert cli.main([*restore, "--compare-only"]) == 1
+    assert capsys.readouterr().out == "DIFFERENT rows of clinic.derived: expected 1, found 0\n"
+
+
+def test_the_same_start_is_the_same_set(run, where, database, empty):
+    arguments = ["dump", *database, empty.dbname, *where, "--started", "2026-11-21T02:00:00+00:00"]
+    first, second = run(*arguments)[1], run(*arguments)[1]
+    assert (first["state"], second["state"]) == ("done", "already-done")
+    assert first["set"] == second["set"]
+
+
+def test_verify_exits_1_when_something_is_wrong(run, where):
+    status, document, _ = run("verify", *where, "--set", "manual-backups/c/d/20261121T020000Z/")
+    assert (status, document["ok"]) == (1, False)
+
+
+def test_a_failure_exits_1_and_is_json_too(run, where, database, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", CANARY)
+    status, document, said = run("dump", *database, "postgres", *where)
+    assert (status, document["error"]) == (1, "ConnectionFailed")
+    assert "password authentication failed" in said
+    assert CANARY not in said + json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["dump"],
+        ["dump", "--password", "x"],
+        ["verify", "--bucket", "b"],
+        ["verify", "--bucket", "b", "--set", "s", "--tier", "hope"],
+        ["dump", "--host", "h", "--dbname", "d", "--bucket", "b", "--jobs", "0"],
+        ["dump", "--host", "h", "--dbname", "d", "--bucket", "b", "--compress", "gzip:9"],
+        ["dump", "--host", "h", "--dbname", "d", "--bucket", "b", "--started", "2026-11-21"],
+        ["restore-dump", "--host", "h", "--dbname", "d", "--bucket", "b", "--set", "s", "--table", "t"],
+    ],
+)
+def test_wrong_usage_exits_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_no_user_is_wrong_usage(where, monkeypatch, capsys):
+    monkeypatch.delenv("PGUSER", raising=False)
+    assert cli.main(["dump", "--host", "h", "--dbname", "d", *where]) == 2
+    assert "--user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [("a.b", ("a", "b")), ('"a.b"."c""d"', ("a.b", 'c"d')), ('clinic."-rf x"', ("clinic", "-rf x"))],
+)
+def test_a_table_is_named_as_in_sql(text, table):
+    assert cli._table(text) == table
+
+
+def test_the_password_may_come_from_a_passfile(run, where, database, empty, postgres, monkeypatch, tmp_path):
+    monkeypatch.delenv("PGPASSWORD")
+    path = tmp_path / "pass"
+    path.write_text(f"# ours\nelsewhere:*:*:*:no\n*:{postgres.port}:*:{postgres.user}:{postgres.password}\n")
+    status, made, _ = run("dump", *database, empty.dbname, *where, "--passfile", str(path))
+    assert (status, made["state"]) == (0, "done")
+
+
+def test_help_and_import_need_neither_boto3_nor_pg8000():
+    code = "import sys, aurora_backup.cli as c; c.parser(); print(sorted({'boto3', 'pg8000'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,35 @@
+"""What never reaches a log or an alert."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurora_backup.errors import DumpFailed, cause, redact
+
+LEAKS = [
+    'ERROR:  duplicate key value violates unique constraint "p"\nDETAIL:  Key (name)=(Jane Roe) already exists.',
+    'pg_restore: error: COPY failed for "patient"\nCONTEXT:  COPY patient, line 3: "7\tJane Roe"',
+    "pg_restore: error: could not execute query: ERROR:  boom\nCommand was: INSERT INTO p VALUES ('Jane Roe'\n  , 'x');",
+    'ERROR:  invalid input syntax for type integer: "Jane Roe"',
+    "boom\nSTATEMENT:  SELECT 'Jane Roe'\n\t, 1",
+]
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_rows_and_statements_are_dropped(text):
+    assert "Jane" not in redact(text)
+    assert redact(text)
+
+
+def test_what_explains_is_kept():
+    text = "pg_dump: error: query failed: ERROR:  permission denied for table visit\nHINT:  Ask."
+    assert redact(text) == text
+
+
+def test_secrets_are_replaced_and_long_texts_cut():
+    assert redact("a s3cret b", ["s3cret", ""]) == "a *** b"
+    assert len(redact("x" * 9000)) == 2000
+
+
+def test_a_cause_names_its_class():
+    assert cause(DumpFailed("why\nDETAIL: Key (a)=(Jane)")) == "DumpFailed: why"
