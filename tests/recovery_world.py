@@ -335,6 +335,10 @@ class World:
         thing = self._available(self.clusters, DBClusterIdentifier, "InvalidDBClusterStateFault")
         changes.pop("ApplyImmediately")
         if changes.pop("ManageMasterUserPassword", False):
+            instances = [
+                i for i in self.instances.values() if i.described["DBClusterIdentifier"] == DBClusterIdentifier
+            ]
+            assert instances, "a password cannot be set in a cluster without an instance"
             thing.described["MasterUserSecret"] = {"SecretArn": f"arn:secret:{DBClusterIdentifier}"}
         changes.pop("MasterUserSecretKmsKeyId", None)
         thing.described.update(changes)

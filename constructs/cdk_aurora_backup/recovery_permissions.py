@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aws_cdk import ArnFormat, Aws, Stack
 
-from aurora_backup.recovery import TEST_PREFIX
+from aurora_backup.recovery import SNAPSHOT_PREFIX, TEST_PREFIX
 from aurora_backup.tags import PURPOSE, RECOVERY_TEST
 from cdk_aurora_backup.permissions import statement
 
@@ -57,7 +57,7 @@ def describe(scope: IConstruct) -> Statement:
 
 def snapshot(target: ClusterDetails, scope: IConstruct) -> list[Statement]:
     """Make manual snapshots of the cluster, with our tags."""
-    made = _arn(scope, "cluster-snapshot", "*-manual-*")
+    made = _arn(scope, "cluster-snapshot", f"{SNAPSHOT_PREFIX}-*")
     actions = ["rds:CreateDBClusterSnapshot", "rds:AddTagsToResource"]
     return [
         statement("Snapshot", ["rds:CreateDBClusterSnapshot"], [target.arn]),

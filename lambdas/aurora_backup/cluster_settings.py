@@ -35,14 +35,22 @@ def _plain(name: str) -> Callable[[Described], Any]:
     return lambda cluster: cluster.get(name)
 
 
+def _has_secret(cluster: Described) -> bool | None:
+    return bool(cluster.get("MasterUserSecret")) or None
+
+
 @dataclass(frozen=True)
 class Setting:
-    """name: also the parameter's. read: from DescribeDBClusters. at_restore, by_modify: which call takes it."""
+    """name: also the parameter's. read: from DescribeDBClusters. at_restore, by_modify: which call takes it.
+
+    on_instance: it takes effect in the database, so an instance has to be there first.
+    """
 
     name: str
     read: Callable[[Described], Any]
     at_restore: bool = True
     by_modify: bool = True
+    on_instance: bool = False
 
 
 SETTINGS = (
@@ -57,7 +65,7 @@ SETTINGS = (
     Setting("CopyTagsToSnapshot", _plain("CopyTagsToSnapshot")),
     Setting("ServerlessV2ScalingConfiguration", _scaling),
     # Restore calls do not take it: the secret is made afterwards, with the password that it sets.
-    Setting("ManageMasterUserPassword", lambda c: bool(c.get("MasterUserSecret")) or None, at_restore=False),
+    Setting("ManageMasterUserPassword", _has_secret, at_restore=False, on_instance=True),
     Setting("BackupRetentionPeriod", _plain("BackupRetentionPeriod"), at_restore=False),
     Setting("PreferredBackupWindow", _plain("PreferredBackupWindow"), at_restore=False),
     Setting("PreferredMaintenanceWindow", _plain("PreferredMaintenanceWindow"), at_restore=False),
@@ -95,11 +103,14 @@ def restore_parameters(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name in taken}
 
 
-def changes(wanted: Mapping[str, Any], cluster: Described) -> dict[str, Any]:
-    """Find the ModifyDBCluster parameters that are still needed; empty when nothing differs."""
+def changes(wanted: Mapping[str, Any], cluster: Described, *, on_instance: bool) -> dict[str, Any]:
+    """Find the ModifyDBCluster parameters that are still needed; empty when nothing differs.
+
+    on_instance: those that an instance has to be there for, or those that need none.
+    """
     found: dict[str, Any] = {}
     for setting in SETTINGS:
-        if not setting.by_modify or setting.name not in wanted:
+        if not setting.by_modify or setting.on_instance is not on_instance or setting.name not in wanted:
             continue
         now, then = setting.read(cluster), wanted[setting.name]
         if now == then or (setting.name in (cluster.get("PendingModifiedValues") or {})):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 ENGINE = "aurora-postgresql"
+SNAPSHOT_PREFIX = "on-demand"  # of every snapshot's name that is made on demand
 TEST_PREFIX = "recovery-test"  # of every test copy's name: IAM lets nothing else be deleted
 TO_TIME = "restore_db_cluster_to_point_in_time"
 FROM_SNAPSHOT = "restore_db_cluster_from_snapshot"

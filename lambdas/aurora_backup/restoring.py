@@ -70,7 +70,7 @@ def next_step(
         ClusterRestoreFailed: it cannot succeed any more, or the cluster is somebody else's.
 
     """
-    step = _cluster_step(plan, cluster) or _instance_step(plan, instances)
+    step = _cluster_step(plan, cluster) or _instance_step(plan, instances) or _last_step(plan, cluster or {})
     if step.action is not Action.DONE and now > plan.deadline:
         raise ClusterRestoreFailed(f"deadline {plan.deadline.isoformat()} passed while {step.reason}")
     return step
@@ -89,12 +89,21 @@ def _cluster_step(plan: Plan, cluster: Mapping[str, Any] | None) -> Step | None:
         raise ClusterRestoreFailed(f"cluster {plan.target} is {status}")
     if status != "available":
         return Step(Action.WAIT, plan.target, f"cluster {plan.target} is {status}")
-    if needed := changes(plan.settings, cluster):
+    if needed := changes(plan.settings, cluster, on_instance=False):
         return Step(Action.MODIFY, plan.target, f"setting {', '.join(sorted(needed))} of {plan.target}", needed)
     return None
 
 
-def _instance_step(plan: Plan, instances: Mapping[str, Mapping[str, Any]]) -> Step:
+def _last_step(plan: Plan, cluster: Mapping[str, Any]) -> Step:
+    if needed := changes(plan.settings, cluster, on_instance=True):
+        return Step(Action.MODIFY, plan.target, f"setting {', '.join(sorted(needed))} of {plan.target}", needed)
+    state = (cluster.get("MasterUserSecret") or {}).get("SecretStatus", "active")
+    if state != "active":
+        return Step(Action.WAIT, plan.target, f"the master secret of {plan.target} is {state}")
+    return Step(Action.DONE, plan.target, f"cluster {plan.target} and its instances are available")
+
+
+def _instance_step(plan: Plan, instances: Mapping[str, Mapping[str, Any]]) -> Step | None:
     for wanted in plan.instances:  # the writer is the first, and the others wait for it
         identifier = str(wanted["DBInstanceIdentifier"])
         found = instances.get(identifier)
@@ -108,4 +117,4 @@ def _instance_step(plan: Plan, instances: Mapping[str, Mapping[str, Any]]) -> St
             missing = [w for w in plan.instances if w["DBInstanceIdentifier"] not in instances]
             if is_writer or not missing:
                 return Step(Action.WAIT, identifier, f"instance {identifier} is {status}")
-    return Step(Action.DONE, plan.target, f"cluster {plan.target} and its instances are available")
+    return None

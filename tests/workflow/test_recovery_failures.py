@@ -163,7 +163,7 @@ def test_a_failure_in_any_state_ends_well_or_in_an_alert_and_leaves_nothing(work
 @pytest.mark.parametrize(
     ("workflow", "stuck"),
     [
-        ("OnDemandSnapshot", "prod-manual-run-1"),
+        ("OnDemandSnapshot", "on-demand-prod-run-1"),
         ("PointInTimeRecovery", "rescued"),
         ("PointInTimeRecovery", "rescued-1"),
         ("PointInTimeRecovery", "rescued-2"),

@@ -9,6 +9,7 @@ from aurora_backup.errors import BackupError
 from aurora_backup.identifiers import derive
 from aurora_backup.ledger import CreationRecord
 from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
+from aurora_backup.recovery import SNAPSHOT_PREFIX
 from aurora_backup.recovery_edges import Edges
 
 KIND = "cluster-snapshot"
@@ -34,7 +35,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     source, resource_id = edges.source()
     if source is None:
         raise SnapshotRefused(f"cluster {settings.cluster_id} with resource id {resource_id} does not exist")
-    name = derive(f"{settings.cluster_id}-manual", execution)
+    name = derive(SNAPSHOT_PREFIX, f"{settings.cluster_id}-{execution}")
     expires = edges.options.policy.on_demand.keep.until(started)
     if edges.rds.snapshot(name) is None:
         _check_room(edges)
