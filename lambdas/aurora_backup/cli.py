@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup import evidence_cli
+from aurora_backup import evidence_cli, retention_cli
 from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
@@ -311,6 +311,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("verify", "verify a set", _verify_arguments, _verify),
     Command("restore-dump", "restore a set, or one table of it, and compare", _restore_arguments, _restore),
     Command("engine", "what the long-running engine runs", _engine_arguments, _engine),
+    Command("forecast", "what a policy will keep and cost", retention_cli.forecast_arguments, retention_cli.forecast),
+    Command("hold", "legal holds", retention_cli.hold_arguments, retention_cli.hold),
+    Command("retention", "the retention manager's plan", retention_cli.retention_arguments, retention_cli.retention),
     Command("evidence", "check that evidence is whole", evidence_cli.add_arguments, evidence_cli.run),
 )
 

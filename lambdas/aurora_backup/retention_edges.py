@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_backup import deployment
 from aurora_backup.errors import SettingsError
@@ -38,15 +38,13 @@ def keeper(edges: Edges) -> HoldKeeper:
 
 def sweeper(edges: Edges) -> Sweeper:
     """The sweep, with the edges of one invocation. RDS is asked for the cluster's resource id when it is not known."""
-    import boto3
-
     settings, policy = edges.settings, edges.options.policy
     bucket = deployment.bucket(settings)
-    known = settings.cluster_resource_id or edges.source()[1]
+    known = settings.cluster_resource_id or _observed(edges)
     return Sweeper(
         inventory=Inventory(
             rds=edges.rds,
-            backup=boto3.client("backup"),
+            backup=_backup_client(),
             bucket=bucket,
             owner=settings.owner,
             policy=policy,
@@ -58,5 +56,16 @@ def sweeper(edges: Edges) -> Sweeper:
         bucket=bucket,
         owner=settings.owner,
         policy=policy,
-        lineage=edges.lineage(known) if known and known != "None" else (),
+        lineage=edges.lineage(known) if known else (),
     )
+
+
+def _backup_client() -> Any:
+    import boto3
+
+    return boto3.client("backup")
+
+
+def _observed(edges: Edges) -> str | None:
+    source, resource_id = edges.source()
+    return resource_id if source else None

@@ -8,6 +8,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import boto3
 from botocore.exceptions import ClientError
@@ -228,11 +229,17 @@ def _manifest(key, owner):
     )
 
 
+@cache
+def _client():
+    """One client for all tests: making it costs more than most of them."""
+    return boto3.client("s3", region_name="eu-west-1")
+
+
 @contextmanager
 def make_world(*, object_lock=True):
     """A World whose bucket is versioned, with or without S3 Object Lock."""
     with mock_aws():
-        client = boto3.client("s3", region_name="eu-west-1")
+        client = _client()
         client.create_bucket(
             Bucket=BUCKET,
             CreateBucketConfiguration={"LocationConstraint": "eu-west-1"},
