@@ -119,7 +119,7 @@ def _environment(config: dict[str, Any], code: Path, opt: Path, tmp: Path) -> di
     runtime = current()
     region = config["FunctionArn"].split(":")[3]
     return {
-        "PATH": f"{opt}/bin:{Path(_interpreter()).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{opt}/bin:{Path(_interpreter()).parent}",  # none of the host: it may have a pg_dump of its own
         "LD_LIBRARY_PATH": f"{opt}/lib",
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",

@@ -26,6 +26,7 @@ exec 3<&0
 "$@" </dev/null 3<&- &
 child=$!
 (
+  PATH=/usr/local/bin:/usr/bin:/bin
   read -r _ <&3
   kill -s USR1 $$; kill -s "$signal" $child
   tries=0
@@ -111,7 +112,7 @@ class Guarded:
         self._name = os.path.basename(str(command[0]))  # noqa: PTH119 - `command` mixes str and Path
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
+                ["/bin/sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

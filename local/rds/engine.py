@@ -61,6 +61,7 @@ class Engine:
         )
         # An instance's deletion may still be stopping the server when the cluster's own begins.
         self._one_at_a_time = threading.RLock()
+        self._password_waits = False
         self.set_iam(enabled=False)
 
     @property
@@ -87,10 +88,15 @@ class Engine:
         )
 
     def set_password(self, password: str) -> None:
-        """Change the master user's password."""
-        self.password = password
-        if self.running:
-            self.server.psql(f"alter role {_identifier(self.master)} password {_literal(password)}")
+        """Change the master user's password, at the next start if the server is down."""
+        with self._one_at_a_time:
+            self.password, self._password_waits = password, True
+            self._apply_password()
+
+    def _apply_password(self) -> None:
+        if self._password_waits and self.running:
+            self.server.psql(f"alter role {_identifier(self.master)} password {_literal(self.password)}")
+            self._password_waits = False
 
     def start(self) -> None:
         """Start the server, making it if it is new, and begin continuous backup if there is none yet."""
@@ -110,6 +116,7 @@ class Engine:
             self.server.psql(*statements)
         elif not self.running:
             self.server.start()
+        self._apply_password()
         if not self.base.exists():
             self.server.base_backup(self.base)
 

@@ -257,6 +257,18 @@ def test_bad_windows_are_refused(local_aws, backup, maintenance, reason):
     assert reason in message
 
 
+def test_a_managed_password_given_to_a_cluster_without_an_instance_holds_from_its_first_start(local_aws):
+    database = new_cluster(local_aws, ManageMasterUserPassword=False, MasterUserPassword="first-password")
+    add_instance(local_aws, database.name)
+    database.rds.delete_db_instance(DBInstanceIdentifier=f"{database.name}-1")
+    eventually(lambda: not database.describe()["DBClusterMembers"])
+    database.rds.modify_db_cluster(DBClusterIdentifier=database.name, ManageMasterUserPassword=True)
+    add_instance(local_aws, database.name)
+    assert database.run("select 1") == [[1]]
+    with pytest.raises(pg8000.exceptions.DatabaseError, match="password authentication failed"):
+        database.run("select 1", password="first-password")
+
+
 def test_a_log_export_that_aurora_does_not_have_is_refused(local_aws):
     code, message = refusal(new_cluster, local_aws, EnableCloudwatchLogsExports=["upgrade"])
     assert code == "InvalidParameterCombination"
@@ -771,7 +783,7 @@ def test_aurora_must_be_opted_in(local_aws, source):
 
 # --- Lambda and Step Functions
 HANDLER = """
-import importlib.util, os, subprocess
+import importlib.util, os, shutil, subprocess
 class PatientDataError(Exception):
     pass
 def handler(event, context):
@@ -793,6 +805,7 @@ def handler(event, context):
         "tool": subprocess.run(["tool"], capture_output=True, text=True).stdout.strip(),
         "ca": os.environ["PGSSLROOTCERT"],
         "root": os.geteuid() == 0,
+        "of_the_host": shutil.which("ls"),
         "left": context.get_remaining_time_in_millis(),
         "library": os.environ["LD_LIBRARY_PATH"],
         "found": [name for name in ("moto", "ministack", "pytest", "pip") if importlib.util.find_spec(name)],
@@ -853,6 +866,7 @@ def test_a_function_has_its_layers_boto3_and_nothing_of_ours(local_aws, function
     assert 0 < answer["left"] <= 10_000
     assert answer["found"] == []
     assert not answer["root"], "PostgreSQL would refuse to run in it"
+    assert answer["of_the_host"] is None, "a function may not find the host's own programs"
     assert answer["buckets"] == 200
 
 
