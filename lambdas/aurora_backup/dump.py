@@ -100,7 +100,7 @@ def dump_set(source: Target, bucket: Bucket, request: Request, options: DumpOpti
 
     Raises:
         DumpFailed: pg_dump failed or a table changed midway; no object of the set was left.
-        UploadFailed: S3 refused something; no parts were left.
+        S3Failed: S3 refused something; no parts were left.
         HandOver: raised by `request.check`.
         QueryFailed, ConnectionFailed, SettingsError: as they say.
 
@@ -144,10 +144,6 @@ def _existing(bucket: Bucket, request: Request, begun: float) -> Outcome | None:
     return Outcome("already-done", manifest, time.monotonic() - begun)
 
 
-class _Stopped(DumpFailed):
-    """An archive that was stopped because something else had failed."""
-
-
 @dataclass(frozen=True)
 class _Finished:
     """A drained upload that only needs to be completed, and what to record of it."""
@@ -166,7 +162,7 @@ class _Dump:
         self._source, self._bucket, self._request, self._options = source, bucket, request, options
         self._stop = threading.Event()
         self._sent: dict[int, Upload] = {}
-        self._begun = datetime.now(UTC)
+        self._failures: list[BaseException] = []
 
     def run(self) -> Manifest:
         major, client = client_version("pg_dump")
@@ -243,7 +239,7 @@ class _Dump:
             jobs = [pool.submit(self._archive, 0, snapshot, split, workers)]
             jobs += [pool.submit(self._archive, i, snapshot, [t], workers) for i, t in enumerate(split, start=1)]
             for job in jobs:
-                job.add_done_callback(lambda job: session.interrupt() if _error(job) else None)
+                job.add_done_callback(lambda job: self._note(job, session))
             try:
                 counted = catalog.count(
                     session, snapshot.tables, budget=self._options.count_seconds, digest=self._options.digest
@@ -262,12 +258,19 @@ class _Dump:
                 for job in jobs:
                     if not job.cancelled() and not job.exception():
                         job.result().upload.abort()
-                # The session was interrupted because an archive failed: that is the cause to tell.
-                causes = [error for job in jobs if (error := _error(job)) and not isinstance(error, _Stopped)]
-                if causes:
-                    raise causes[0] from None
+                # The first archive to fail is the cause: it interrupted the session, and so the others.
+                if self._failures:
+                    raise self._failures[0] from None
                 raise
         return finished, facts
+
+    def _note(self, job: Future[_Finished], session: Session) -> None:
+        """Stop everything as soon as one archive fails, also a count that runs for minutes."""
+        error = None if job.cancelled() else job.exception()
+        if error is not None:
+            self._failures.append(error)
+            self._stop.set()
+            session.interrupt()
 
     def _archive(self, index: int, snapshot: _Snapshot, tables: list[Table], workers: int) -> _Finished:
         """Stream one archive into an upload that is left open."""
@@ -333,7 +336,7 @@ class _Dump:
 
     def _check(self) -> None:
         if self._stop.is_set():
-            raise _Stopped("stopped, because another archive of the set failed")
+            raise DumpFailed("stopped, because another archive of the set failed")
         self._request.check(sum(upload.bytes for upload in self._sent.values()))
 
     def _sequences_after(self, session: Session) -> tuple[SequenceFacts, ...]:
@@ -359,10 +362,6 @@ def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:
     if after is None:
         return before
     return replace(before, last_value_after=after.last_value, is_called_after=after.is_called)
-
-
-def _error(job: Future[_Finished]) -> BaseException | None:
-    return job.exception() if job.done() and not job.cancelled() else None
 
 
 def available_cpus() -> int:

@@ -45,8 +45,8 @@ class DumpFailed(BackupError):
     """pg_dump failed, or the archive could not be finished; nothing was left under the set's name."""
 
 
-class UploadFailed(BackupError):
-    """S3 refused a part or the finished object."""
+class S3Failed(BackupError):
+    """S3 refused a request, or could not be reached."""
 
 
 class ObjectExists(BackupError):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.errors import BackupError, ObjectExists, UploadFailed, redact
+from aurora_backup.errors import BackupError, ObjectExists, S3Failed, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +76,9 @@ class Bucket:
                 raise ObjectExists(f"s3://{self.name}/{key} was written by somebody else") from None
             if code in _ABSENT:
                 raise NoSuchObject(f"s3://{self.name}/{key} does not exist") from None
-            raise UploadFailed(f"{operation} of s3://{self.name}/{key}: {redact(str(error))}") from None
+            raise S3Failed(f"{operation} of s3://{self.name}/{key}: {redact(str(error))}") from None
         except (BotoCoreError, OSError) as error:
-            raise UploadFailed(f"{operation} of s3://{self.name}/{key}: {redact(str(error))}") from None
+            raise S3Failed(f"{operation} of s3://{self.name}/{key}: {redact(str(error))}") from None
         return answer
 
     def head(self, key: str, version_id: str | None = None) -> Stored:
@@ -209,7 +209,7 @@ class Bucket:
                 ChecksumType="FULL_OBJECT",
                 **condition,
             )
-        except (ObjectExists, UploadFailed, NoSuchObject):
+        except (ObjectExists, S3Failed, NoSuchObject):
             # The answer to a request that succeeded may have been lost: look before giving up.
             stored = self._same(key, size, crc32)
             if stored is None:
@@ -233,8 +233,13 @@ class Bucket:
 
     def keys(self, prefix: str) -> list[str]:
         """Every key under a prefix, in S3's order."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+        try:
+            return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+        except (BotoCoreError, ClientError, OSError) as error:
+            raise S3Failed(f"list_objects_v2 of s3://{self.name}/{prefix}: {redact(str(error))}") from None
 
     def remove(self, key: str) -> None:
         """Delete a small object; in a versioned bucket this leaves a delete marker. Absent is fine."""

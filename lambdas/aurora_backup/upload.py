@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from aurora_backup.errors import BackupError, SettingsError, UploadFailed
+from aurora_backup.errors import BackupError, S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Upload:
         if self._done or self._upload_id is None:
             return
         # Parts that arrive after an abort would stay for ever: first let those on their way finish.
-        self._failure = self._failure or UploadFailed("aborted")
+        self._failure = self._failure or S3Failed("aborted")
         self._stop()
         upload_id, self._upload_id = self._upload_id, None
         try:
@@ -153,7 +153,7 @@ class Upload:
         """Read a pipe to its end and send it in parts. `check` is called about once a second and may raise to stop.
 
         Raises:
-            UploadFailed: S3 refused a part.
+            S3Failed: S3 refused a part.
 
         """
         with contextlib.suppress(OSError):  # the default of 64 KiB costs a context switch for each of 16 reads
@@ -164,7 +164,7 @@ class Upload:
         while not ended:
             number += 1
             if number > MAX_PARTS:
-                raise UploadFailed(f"{self._key} needs more than {MAX_PARTS} parts of up to {self._plan.size(number)}")
+                raise S3Failed(f"{self._key} needs more than {MAX_PARTS} parts of up to {self._plan.size(number)}")
             buffer = self._buffer(number, check)
             view, filled, wanted = memoryview(buffer), 0, self._plan.size(number)
             while filled < wanted:
@@ -194,7 +194,7 @@ class Upload:
         """Wait until every part has arrived, and give the buffers back.
 
         Raises:
-            UploadFailed: S3 refused a part.
+            S3Failed: S3 refused a part.
 
         """
         self._stop()
@@ -205,7 +205,7 @@ class Upload:
         """Wait for the last parts and make the object.
 
         Raises:
-            UploadFailed: S3 refused a part or the whole.
+            S3Failed: S3 refused a part or the whole.
             ObjectExists: the key is taken.
 
         """
@@ -268,4 +268,4 @@ class Upload:
             return
         if isinstance(self._failure, BackupError):
             raise self._failure
-        raise UploadFailed(f"{self._key}: {type(self._failure).__name__}: {self._failure}") from self._failure
+        raise S3Failed(f"{self._key}: {type(self._failure).__name__}: {self._failure}") from self._failure

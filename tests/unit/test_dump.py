@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from aurora_backup.dump import DumpOptions, dump_set, plan_archives
 from aurora_backup.catalog import Table, _normal
+from aurora_backup.dump import DumpOptions, dump_set, plan_archives
 from aurora_backup.errors import HandOver
 from aurora_backup.manifest import NAME, Manifest
 from aurora_backup.postgres import client_environment

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from aurora_backup import dump, upload
 from aurora_backup.dump import DumpOptions, dump_set
-from aurora_backup.errors import BackupError, ConnectionFailed, DumpFailed, QueryFailed, SettingsError, UploadFailed
+from aurora_backup.errors import BackupError, ConnectionFailed, DumpFailed, QueryFailed, S3Failed, SettingsError
 from aurora_backup.verify import verify_set
 from tests.unit.dumping import SPLIT, leftovers, request
 
@@ -175,12 +175,12 @@ def test_a_part_that_never_arrives_leaves_no_parts(bulk, bucket, small_parts, fa
         return FAULTS[fault](request) if f"partNumber={part}&" in f"{request.url}&" else None
 
     bucket.client.meta.events.register("before-send.s3.UploadPart", handler)
-    fails(bulk, bucket, UploadFailed)
+    fails(bulk, bucket, S3Failed)
 
 
 def test_a_completion_that_never_succeeds_leaves_no_parts(sample, bucket):
     bucket.client.meta.events.register("before-send.s3.CompleteMultipartUpload", lambda request, **_: reset(request))
-    fails(sample, bucket, UploadFailed)
+    fails(sample, bucket, S3Failed)
 
 
 def test_a_completion_whose_answer_is_lost_is_found_to_have_succeeded(sample, bucket, monkeypatch):
@@ -202,7 +202,7 @@ def test_bytes_that_change_on_the_way_are_refused_by_s3(sample, bucket, operatio
         request.headers.replace_header("x-amz-checksum-crc32", "AAAAAA==")
 
     bucket.client.meta.events.register(f"before-sign.s3.{operation}", handler)
-    fails(sample, bucket, UploadFailed, "BadDigest|checksum|Checksum|did not match")
+    fails(sample, bucket, S3Failed, "BadDigest|checksum|Checksum|did not match")
 
 
 def test_a_table_cannot_be_truncated_or_dropped_midway(own_sample, bucket, fake_program, tmp_path, postgres):

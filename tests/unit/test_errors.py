@@ -9,7 +9,7 @@ from aurora_backup.errors import DumpFailed, cause, redact
 LEAKS = [
     'ERROR:  duplicate key value violates unique constraint "p"\nDETAIL:  Key (name)=(Jane Roe) already exists.',
     'pg_restore: error: COPY failed for "patient"\nCONTEXT:  COPY patient, line 3: "7\tJane Roe"',
-    "pg_restore: error: could not execute query: ERROR:  boom\nCommand was: INSERT INTO p VALUES ('Jane Roe'\n  , 'x');",
+    "pg_restore: error: could not execute query: ERROR:  x\nCommand was: INSERT INTO p VALUES ('Jane Roe'\n  , 'x');",
     'ERROR:  invalid input syntax for type integer: "Jane Roe"',
     "boom\nSTATEMENT:  SELECT 'Jane Roe'\n\t, 1",
 ]

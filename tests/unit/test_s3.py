@@ -9,7 +9,7 @@ import pytest
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
-from aurora_backup.errors import ArchiveDamaged, ObjectExists, UploadFailed
+from aurora_backup.errors import ArchiveDamaged, ObjectExists, S3Failed
 from aurora_backup.s3 import Bucket, NoSuchObject, make_client
 
 KEY = "arn:aws:kms:eu-west-1:000000000000:key/k"
@@ -91,7 +91,7 @@ def test_what_ends_early_is_damage_and_what_is_not_there_is_said(stub, stubbed):
     stub.add_client_error("get_object", "NoSuchKey", http_status_code=404)
     assert stubbed.read_json("k") is None
     stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
-    with pytest.raises(UploadFailed, match="AccessDenied"):
+    with pytest.raises(S3Failed, match="AccessDenied"):
         stubbed.read("k")
     stub.add_client_error("abort_multipart_upload", "NoSuchUpload", http_status_code=404)
     stubbed.abort("k", "u")

@@ -17,8 +17,8 @@ FACTS = Facts(
 )  # fmt: skip
 BEFORE = Manifest(
     set="", owner="", execution="", started="last week", finished="", snapshot_time="", snapshot_lsn=None,
-    compression="", server_version="", client_version="", source={}, archives=(ARCHIVE, replace(ARCHIVE, seconds=150)), facts=FACTS,
-    roles={}, not_covered=(),
+    compression="", server_version="", client_version="", source={},
+    archives=(ARCHIVE, replace(ARCHIVE, seconds=150)), facts=FACTS, roles={}, not_covered=(),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_backup.errors import SettingsError, UploadFailed
+from aurora_backup.errors import S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
 from aurora_backup.s3 import Stored
 from aurora_backup.upload import MAX_OBJECT, MAX_PART, MAX_PARTS, MIB, PartPlan, Upload, plan_parts
@@ -64,7 +64,7 @@ class MemoryBucket:
         if self.gate:
             self.gate.wait(5)
         if number == self.fail:
-            raise UploadFailed(f"part {number}")
+            raise S3Failed(f"part {number}")
         assert crc32_text(zlib.crc32(body)) == crc32
         with self.lock:
             self.parts[number] = bytes(body)
@@ -131,7 +131,7 @@ def test_a_part_that_fails_stops_the_stream_and_aborts(part):
     bucket = MemoryBucket(fail=part)
     reading, thread = _pipe(os.urandom(70_001))
     upload = Upload(bucket, "k", PLAN)
-    with pytest.raises(UploadFailed, match=f"part {part}"), upload:
+    with pytest.raises(S3Failed, match=f"part {part}"), upload:
         _through(upload, reading)
     os.close(reading)
     thread.join(5)
@@ -158,9 +158,9 @@ def test_a_silent_stream_is_still_checked_and_may_be_stopped(monkeypatch):
     def check():
         calls.append(1)
         if len(calls) > 2:
-            raise UploadFailed("enough")
+            raise S3Failed("enough")
 
-    with pytest.raises(UploadFailed, match="enough"), Upload(bucket, "k", PLAN) as upload:
+    with pytest.raises(S3Failed, match="enough"), Upload(bucket, "k", PLAN) as upload:
         upload.consume(reading, check)
     pause.set()
     thread.join()
