@@ -20,7 +20,7 @@ PAUSE = Duration.seconds(30)
 NOW = {"now.$": "$$.State.EnteredTime"}
 # Our functions can be repeated, so what may pass is tried again: an AWS service out of breath, a copy's DNS not there
 # yet, a function that died. ClientError is what is left of AWS SDK calls whose failure nobody named better.
-_PASSING = ["RdsUnavailable", "UploadFailed", "ConnectionFailed", "ClientError", "Lambda.Unknown", "States.Timeout"]
+_PASSING = ["RdsUnavailable", "S3Failed", "ConnectionFailed", "ClientError", "Lambda.Unknown", "States.Timeout"]
 
 
 def step(
