@@ -225,7 +225,7 @@ def engine(world: World, step: Step) -> None:
     step.require(
         answer["state"] == "done" and answer["verified"]["ok"], f"the engine must dump and verify, got {answer}"
     )
-    step.detail["rows_expected"] = answer["rows"]
+    step.detail["rows_dumped"] = answer["rows"]
     step.detail["headline"] = f"{answer['rows']:,} rows dumped and verified outside Lambda"
 
 

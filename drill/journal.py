@@ -115,8 +115,10 @@ class Journal:
         passed = sum(step.ok for step in self.steps)
         lines.append(f"  {passed} of {len(self.steps)} steps ok, {total:.0f} s in all")
         facts = {key: value for step in self.steps for key, value in step.detail.items()}
-        if "rows_restored" in facts:
-            lines.append(f"  rows: {facts['rows_expected']:,} expected, {facts['rows_restored']:,} restored")
+        for step in self.steps:
+            if step.name == "compare" and "rows_restored" in step.detail:
+                expected, restored = step.detail["rows_expected"], step.detail["rows_restored"]
+                lines.append(f"  rows: {expected:,} expected, {restored:,} restored")
         for key, text in (("rto_seconds", "recovery time"), ("rpo_seconds", "data lost")):
             if key in facts:
                 lines.append(f"  measured {text}: {facts[key]:.1f} s (on this machine; Aurora's times are its own)")
