@@ -7,7 +7,7 @@ import pytest
 
 from aurora_backup import cli, retention_cli, retention_edges
 from aurora_backup.errors import SettingsError
-from aurora_backup.handlers import legal_hold, retention
+from aurora_backup.handlers import act_on_retention, legal_hold, plan_retention
 from aurora_backup.holds import HoldRefused
 from aurora_backup.rds import Rds
 from aurora_backup.recovery_edges import Edges
@@ -126,8 +126,8 @@ def test_a_refused_plan_is_shown_as_a_failure(world, capsys):
 
 
 def plan_and_act(now=NOW, execution="run-1"):
-    planned = retention.handler({"step": "plan", "execution": execution, "started": now.isoformat()}, None)
-    return planned, retention.handler({"step": "act", "plan": planned["plan"]}, None)
+    planned = plan_retention.handler({"execution": execution, "started": now.isoformat()}, None)
+    return planned, act_on_retention.handler({"plan": planned["plan"], "findings": planned["findings"]}, None)
 
 
 def test_the_functions_plan_and_act(world, capsys):
@@ -138,7 +138,13 @@ def test_the_functions_plan_and_act(world, capsys):
     planned, done = plan_and_act()
 
     assert (planned["mode"], planned["deletions"], planned["refused"]) == ("enforce", 2, [])
-    assert (done["deleted"], done["kept"], done["failed"], done["unheld"]) == (2, 0, [], [])
+    assert {k: done[k] for k in ("deleted", "kept", "failed", "unheld")} == {
+        "deleted": 2,
+        "kept": 0,
+        "failed": [],
+        "unheld": [],
+    }
+    assert world.bucket.read_json(done["result"])["plan"] == planned["plan"]
     assert world.rds_client.deleted == ["aged"]
     assert (world.objects(expired), len(world.objects(recent))) == ([], 2)
 
@@ -146,7 +152,7 @@ def test_the_functions_plan_and_act(world, capsys):
 def test_the_plan_prints_its_metrics(world, capsys):
     world.dump_set(NOW - timedelta(days=1))
     world.snapshot("young", 1)
-    retention.handler({"step": "plan", "execution": "run-1", "started": NOW.isoformat()}, None)
+    plan_retention.handler({"execution": "run-1", "started": NOW.isoformat()}, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     whole, *tiers = lines
@@ -159,17 +165,32 @@ def test_the_plan_prints_its_metrics(world, capsys):
     assert {m["Name"] for m in whole["_aws"]["CloudWatchMetrics"][0]["Metrics"]} <= set(whole)
 
 
-def test_the_function_refuses_another_step_and_a_naive_time(world):
-    with pytest.raises(SettingsError, match="step must be plan or act, got 'erase'"):
-        retention.handler({"step": "erase"}, None)
+def test_the_function_refuses_a_naive_time(world):
     with pytest.raises(SettingsError, match="started must be an ISO 8601 time with a time zone"):
-        retention.handler({"step": "plan", "execution": "x", "started": "2026-11-23T05:30:00"}, None)
+        plan_retention.handler({"execution": "x", "started": "2026-11-23T05:30:00"}, None)
+
+
+@pytest.mark.parametrize("why", ["refused", "failed", "unconfirmed", "findings", None])
+def test_a_person_is_told_when_there_is_something_to_look_at(world, capsys, why):
+    world.snapshot("aged", 200)
+    world.snapshot("young", 1)
+    if why != "unconfirmed":
+        run(capsys, "retention", "confirm", *WHERE, *WHY)
+    if why == "refused":
+        world.rds_client.fail_page = 1
+    world.rds_client.deletes_nothing = why == "failed"
+    planned = plan_retention.handler({"execution": "run-1", "started": NOW.isoformat()}, None)
+    findings = planned["findings"] if why == "findings" else []  # months of backups are missing in this small world
+    done = act_on_retention.handler({"plan": planned["plan"], "findings": findings}, None)
+
+    assert done["tell"] is (why is not None)
 
 
 def test_the_last_good_set_is_held_and_released_by_the_functions(world):
     last = world.dump_set(NOW)
     late = NOW + timedelta(days=46)
-    assert plan_and_act(late)[1]["guarded"] == 1
+    planned, done = plan_and_act(late)
+    assert (planned["guard"], done["unheld"]) == (1, [])
     assert world.keeper.held_in_s3(last)
 
     world.dump_set(late - timedelta(days=1))

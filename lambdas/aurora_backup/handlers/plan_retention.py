@@ -1,0 +1,37 @@
+"""The retention manager's first step: what there is, what may go, why the rest stays. Outside the VPC, scheduled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aurora_backup import deployment
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
+from aurora_backup.recovery_edges import Edges
+from aurora_backup.retention import Action, Kind
+from aurora_backup.retention_edges import sweeper
+from aurora_backup.retention_metrics import metrics
+
+_MANUAL = {Kind.SNAPSHOT.value, Kind.RECOVERY_POINT.value}
+_FEW = 10  # a state may carry little: the document, by its key, has everything
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Return `{plan, mode, refused, deletions, findings, guard, unguard}`; plan is the key of the document.
+
+    event: `{execution, started}`. started is the time that is decided by; the same execution gives the same plan.
+    """
+    now = deployment.moment("started", event["started"])
+    key, document = sweeper(Edges.from_environment()).plan(execution=str(event["execution"]), now=now)
+    manual = sum(d["kind"] in _MANUAL for d in document["decisions"])
+    for line in metrics(document, now, used=manual, quota=MANUAL_SNAPSHOT_QUOTA):
+        print(json.dumps(line))  # noqa: T201  CloudWatch reads it from the log
+    return {
+        "plan": key,
+        "mode": document["mode"],
+        "refused": document["refused"][:_FEW],
+        "deletions": sum(d["action"] == Action.DELETE.value for d in document["decisions"]),
+        "findings": document["findings"][:_FEW],
+        "guard": len(document["guard"]),
+        "unguard": document["unguard"][: 10 * _FEW],
+    }

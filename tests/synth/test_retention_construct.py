@@ -1,0 +1,154 @@
+"""RetentionManager: the workflow, its schedule and alarms, and how little each of its functions may do."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from aws_cdk import aws_backup as backup
+
+from aurora_backup.policy import RetentionPolicy
+from cdk_aurora_backup.retention import RetentionManager
+from tests.synth.synthesis import Synthesised, backed_up, new_stack, states
+
+
+def managed(policy=None, **options):
+    stack = new_stack()
+    whole = backed_up(stack, **({"policy": policy} if policy else {}))
+    found = whole.node.try_find_child("Retention")
+    if found is None or options:
+        vault = backup.BackupVault.from_backup_vault_name(stack, "SomeVault", "some-vault")
+        options = {"vaults": [vault], "lineage": ["cluster-BEFORE"], **options}
+        RetentionManager(stack, "Sweep", functions=whole.functions, alerts=whole.alerts, **options)
+    return Synthesised.of(stack)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return managed(lineage=["cluster-BEFORE"])
+
+
+def granted(made, function):
+    """Statements by sid of the policy of one of the three functions."""
+    (name,) = [n for n, _ in made.policies() if re.match(rf"Sweep{function}Role", n)][:1]
+    return {stmt["Sid"]: stmt for policy, stmt in made.policies() if policy == name}
+
+
+def actions(made, function):
+    found = set()
+    for stmt in granted(made, function).values():
+        found |= {stmt["Action"]} if isinstance(stmt["Action"], str) else set(stmt["Action"])
+    return found
+
+
+def test_the_workflow_plans_acts_releases_guards_and_tells(made):
+    definition = next(d for name, d in made.state_machines().items() if name.startswith("Sweep"))
+    found = dict(states(definition))
+
+    assert {"Plan", "Act", "Release guards", "Tell", "Done"} <= set(found)
+    assert found["Accept"]["Next"] == "Plan"
+    assert found["Plan"]["Next"] == "Act"
+    assert found["Plan"]["Parameters"] == {"execution.$": "$.execution", "started.$": "$.started"}
+    assert found["Act"]["Parameters"] == {"plan.$": "$.plan.plan", "findings.$": "$.plan.findings"}
+    assert found["Release guards"]["Parameters"]["action"] == "release-guards"
+    assert all("TimeoutSeconds" in s and s["Catch"] for s in found.values() if s["Type"] == "Task" and "Alert" not in s)
+
+
+def test_it_runs_at_the_time_that_the_policy_says_and_is_given_that_time(made):
+    schedule = next(p for p in made.all("AWS::Scheduler::Schedule") if "Retention" in p["Description"])
+
+    assert schedule["ScheduleExpression"] == RetentionPolicy.hipaa().sweep.schedule
+    assert json.loads(schedule["Target"]["Input"]) == {"started": "<aws.scheduler.scheduled-time>"}
+
+
+def test_only_the_act_deletes_and_no_function_deletes_a_version_or_a_recovery_point(made):
+    deleting = {f: {a for a in actions(made, f) if ":Delete" in a} for f in ("Plan", "Act", "LegalHold")}
+
+    assert deleting == {
+        "Plan": set(),
+        "Act": {"rds:DeleteDBClusterSnapshot", "s3:DeleteObject"},
+        "LegalHold": set(),
+    }
+
+
+def test_a_held_snapshot_or_anothers_cannot_be_deleted_by_the_act(made):
+    stmt = granted(made, "Act")["DeleteSnapshots"]
+
+    owner = stmt["Condition"]["StringEquals"]["aws:ResourceTag/aurora-backup:owner"]
+    assert owner
+    assert stmt["Condition"]["Null"] == {"aws:ResourceTag/aurora-backup:legal-hold": "true"}
+    assert stmt["Resource"].endswith(":cluster-snapshot:on-demand-*")
+
+
+def test_the_act_can_hide_sets_and_close_records_and_reaches_no_evidence(made):
+    resources = granted(made, "Act")["HideSets"]["Resource"]
+
+    assert len(resources) == 6
+    for resource in resources:
+        assert re.search(
+            r"/((automated|manual|logical|compliance)-backups/cluster-\*|ledger/(set|cluster-snapshot)/\*)$", resource
+        )
+
+
+def test_the_act_can_hold_and_never_release(made):
+    stmt = granted(made, "Act")["GuardSets"]
+
+    assert stmt["Condition"] == {"StringEquals": {"s3:object-lock-legal-hold": "ON"}}
+    assert "s3:PutObjectLegalHold" not in actions(made, "Plan")
+    assert "Condition" not in granted(made, "LegalHold")["HoldSets"]
+
+
+def test_the_hold_function_changes_no_other_tag(made):
+    assert granted(made, "LegalHold")["TagSnapshots"]["Condition"] == {
+        "ForAllValues:StringEquals": {"aws:TagKeys": ["aurora-backup:legal-hold"]}
+    }
+
+
+def test_no_function_may_bypass_object_lock_or_touch_a_vault(made):
+    for function in ("Plan", "Act", "LegalHold"):
+        found = actions(made, function)
+        assert not {
+            a for a in found if re.search(r"Bypass|DeleteObjectVersion|backup:(?!List)|rds:Modify|s3:PutBucket", a)
+        }
+
+
+def test_the_functions_know_vaults_and_lineage(made):
+    environment = next(
+        p["Environment"]["Variables"] for p in made.all("AWS::Lambda::Function") if "plan_retention" in p["Handler"]
+    )
+
+    assert json.loads(environment["BACKUP_VAULTS"]) == ["some-vault"]
+    assert json.loads(environment["LINEAGE"]) == ["cluster-BEFORE"]
+
+
+def test_without_vaults_none_is_listed():
+    made = managed(vaults=[], lineage=[])
+
+    assert "backup:ListRecoveryPointsByBackupVault" not in actions(made, "Plan")
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "threshold", "missing"),
+    [
+        ("NoPlan", "Findings", 1, "breaching"),
+        ("PlanRefused", "PlanRefused", 1, "notBreaching"),
+        ("GoneEarly", "Vanished", 1, "notBreaching"),
+        ("Quota", "SnapshotQuotaUsed", 90, "notBreaching"),
+    ],
+)
+def test_each_alarm_watches_what_it_says_and_reaches_the_topic(made, name, metric, threshold, missing):
+    alarm = made.named("AWS::CloudWatch::Alarm", f"Sweep{name}")
+
+    assert (alarm["MetricName"], alarm["Threshold"], alarm["TreatMissingData"]) == (metric, threshold, missing)
+    assert alarm["Namespace"] == "AuroraBackup"
+    assert alarm["Dimensions"][0]["Name"] == "Owner"
+    assert len(alarm["AlarmActions"]) == 1
+    below = name == "NoPlan"
+    assert alarm["ComparisonOperator"] == ("LessThan" if below else "GreaterThanOrEqualTo") + "Threshold"
+
+
+def test_a_plan_is_missed_only_after_the_longest_gap_of_its_schedule():
+    policy = RetentionPolicy.hipaa().with_changes({"sweep": {"schedule": "cron(0 5 ? * MON *)"}})
+
+    assert managed(policy, lineage=[]).named("AWS::CloudWatch::Alarm", "SweepNoPlan")["EvaluationPeriods"] == 7
