@@ -1,0 +1,369 @@
+"""The rules of BackupRetentionChecks: what CloudFormation templates say of Aurora clusters and their backups. Pure.
+
+They read plain templates, however those were made. A value that is only known at deployment (an intrinsic function) is
+not judged, on purpose; a reference from one template to another is followed where an export shows the way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aurora_backup.policy import AutomatedTier, LifecycleRule, PolicyError, RetentionPolicy, StorageClass, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_CLUSTER, _VAULT, _PLAN = "AWS::RDS::DBCluster", "AWS::Backup::BackupVault", "AWS::Backup::BackupPlan"
+_SELECTION, _BUCKET, _RULE = "AWS::Backup::BackupSelection", "AWS::S3::Bucket", "AWS::Events::Rule"
+_POLICIES = {
+    "AWS::IAM::Role": "Policies",
+    "AWS::IAM::Policy": None,
+    "AWS::IAM::ManagedPolicy": None,
+    "AWS::IAM::User": "Policies",
+    "AWS::IAM::Group": "Policies",
+}
+_SHARING = ("rds:ModifyDBClusterSnapshotAttribute", "rds:ModifyDBSnapshotAttribute")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource of one template. properties: as they stand, intrinsic functions included."""
+
+    template: str
+    logical_id: str
+    type: str
+    properties: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that a resource breaks. location: in the resource, `Properties.DeletionProtection`."""
+
+    rule: str
+    resource: Resource
+    location: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """id: what an acknowledgement names, after `BackupRetention::`. title: the rule; docs/rules.md says more."""
+
+    id: str
+    title: str
+    check: Callable[[App, RetentionPolicy], Iterator[tuple[Resource, str, str]]]
+
+
+@dataclass(frozen=True)
+class App:
+    """Every template of an app, by path."""
+
+    templates: Mapping[str, Mapping[str, Any]]
+
+    def of(self, *types: str) -> Iterator[Resource]:
+        """Its resources of some types."""
+        for path, template in self.templates.items():
+            for name, body in (template.get("Resources") or {}).items():
+                if isinstance(body, dict) and body.get("Type") in types:
+                    yield Resource(path, name, body["Type"], body.get("Properties") or {}, body)
+
+    def clusters(self) -> Iterator[Resource]:
+        """Aurora clusters; one whose engine is known only at deployment counts as one."""
+        for cluster in self.of(_CLUSTER):
+            engine = cluster.properties.get("Engine")
+            if not isinstance(engine, str) or engine.startswith("aurora"):
+                yield cluster
+
+    def refers_to(self, value: Any, template: str, target: Resource) -> bool:
+        """Whether a value in a template is, or is made of, a reference to a resource; through exports too."""
+        if isinstance(value, list):
+            return any(self.refers_to(item, template, target) for item in value)
+        if not isinstance(value, dict):
+            return False
+        if template == target.template:
+            attribute = value.get("Fn::GetAtt")
+            name = attribute.split(".")[0] if isinstance(attribute, str) else (attribute or [None])[0]
+            if target.logical_id in (value.get("Ref"), name):
+                return True
+        if "Fn::ImportValue" in value:
+            return self.exported(value["Fn::ImportValue"], target)
+        if isinstance(sub := value.get("Fn::Sub"), str) and template == target.template:
+            return f"${{{target.logical_id}}}" in sub or f"${{{target.logical_id}." in sub
+        return any(self.refers_to(item, template, target) for item in value.values())
+
+    def exported(self, name: Any, target: Resource) -> bool:
+        """Whether an export of this name is made of a reference to the resource."""
+        outputs = (self.templates[target.template].get("Outputs") or {}).values()
+        return any(
+            isinstance(o, dict)
+            and (o.get("Export") or {}).get("Name") == name
+            and self.refers_to(o.get("Value"), target.template, target)
+            for o in outputs
+        )
+
+
+def check(templates: Mapping[str, Mapping[str, Any]], policy: RetentionPolicy) -> list[Finding]:
+    """Every finding, in the order of the rules."""
+    app = App(templates)
+    return [Finding(rule.id, *found) for rule in RULES for found in rule.check(app, policy)]
+
+
+def _number(value: Any) -> int | None:
+    """A whole number, also written as text; None for anything that is not known at synth."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return int(value)
+    return int(value) if isinstance(value, str) and value.isdigit() else None
+
+
+def _is_false(value: Any) -> bool:
+    """Absent, or false; a value that is only known at deployment is neither."""
+    return value is None or value is False or (isinstance(value, str) and value.lower() == "false")
+
+
+# --- Clusters --------------------------------------------------------------------------------------------------------
+
+
+def _unplanned(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        if not any(_selects(app, selection, cluster) for selection in app.of(_SELECTION)):
+            yield cluster, "Properties", "no AWS Backup selection of this app chooses the cluster, by ARN or by tag"
+
+
+def _selects(app: App, selection: Resource, cluster: Resource) -> bool:
+    """Whether a selection chooses the cluster. What cannot be known at synth is taken to."""
+    chosen = selection.properties.get("BackupSelection")
+    if not isinstance(chosen, dict) or not set(chosen).isdisjoint({"Fn::If", "Ref"}):
+        return True
+    if any(app.refers_to(one, selection.template, cluster) for one in _list(chosen.get("NotResources"))):
+        return False
+    named = [_names(app, one, selection, cluster) for one in _list(chosen.get("Resources"))]
+    tags = _tags(cluster)
+    wanted = [t for t in _list(chosen.get("ListOfTags")) if isinstance(t, dict)]
+    by_tag = any(tags.get(t.get("ConditionKey")) in (t.get("ConditionValue"), ...) for t in wanted)
+    # Conditions narrow what Resources names; only StringEquals is followed, the others are taken to hold.
+    narrowed = [
+        tags.get(str(c.get("ConditionKey", "")).removeprefix("aws:ResourceTag/")) in (c.get("ConditionValue"), ...)
+        for c in _list((chosen.get("Conditions") or {}).get("StringEquals"))
+        if isinstance(c, dict)
+    ]
+    return (any(named) and all(narrowed)) or by_tag
+
+
+def _names(app: App, value: Any, selection: Resource, cluster: Resource) -> bool:
+    if isinstance(value, str):
+        identifier = cluster.properties.get("DBClusterIdentifier")
+        pattern = re.escape(value).replace(r"\*", ".*")
+        examples = [f"arn:aws:rds:region:account:cluster:{identifier}"] if isinstance(identifier, str) else []
+        return value == "*" or value.endswith(":cluster:*") or any(re.fullmatch(pattern, e) for e in examples)
+    if app.refers_to(value, selection.template, cluster):
+        return True
+    others = (r for r in app.clusters() if r is not cluster)
+    text = json.dumps(value)
+    if text.rstrip('"}] ').endswith(":cluster:*"):
+        return True
+    is_another = any(app.refers_to(value, selection.template, other) for other in others)
+    # An import from elsewhere, or a parameter: not known here.
+    return not is_another and any(word in text for word in ('"Fn::ImportValue"', '"Ref"')) and ":table" not in text
+
+
+def _tags(resource: Resource) -> dict[Any, Any]:
+    """Tags by key; `...` stands for a value that is known only at deployment."""
+    tags = [t for t in _list(resource.properties.get("Tags")) if isinstance(t, dict)]
+    return {t.get("Key"): t["Value"] if isinstance(t.get("Value"), str) else ... for t in tags}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _short(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    wanted = policy.automated.keep_days
+    for cluster in app.clusters():
+        given = cluster.properties.get("BackupRetentionPeriod", 1)
+        days = _number(given)
+        if days is not None and days < wanted:
+            where = "Properties.BackupRetentionPeriod"
+            yield cluster, where, f"automated backups are kept {days} days, the policy asks for {wanted}"
+
+
+def _unprotected(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        if _is_false(cluster.properties.get("DeletionProtection")):
+            yield cluster, "Properties.DeletionProtection", "the cluster can be deleted by one call"
+
+
+def _deleted_with_stack(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        for name in ("DeletionPolicy", "UpdateReplacePolicy"):
+            if cluster.attributes.get(name) == "Delete":
+                yield cluster, name, f"{name} is Delete: the cluster goes with its stack, and leaves no snapshot"
+
+
+def _no_customer_key(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        properties = cluster.properties
+        if "SnapshotIdentifier" in properties or "SourceDBClusterIdentifier" in properties:
+            continue  # it is encrypted as what it was restored from
+        if _is_false(properties.get("StorageEncrypted")):
+            yield cluster, "Properties.StorageEncrypted", "the storage, and so every backup, is not encrypted"
+        elif "KmsKeyId" not in properties:
+            message = "the storage is under aws/rds: such a snapshot cannot be copied to another account"
+            yield cluster, "Properties.KmsKeyId", message
+
+
+def _no_tags(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        if _is_false(cluster.properties.get("CopyTagsToSnapshot")):
+            yield cluster, "Properties.CopyTagsToSnapshot", "snapshots will not say whose they are"
+
+
+def _windows(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for cluster in app.clusters():
+        names = ("PreferredBackupWindow", "PreferredMaintenanceWindow")
+        daily, weekly = (cluster.properties.get(name) for name in names)
+        if not (isinstance(daily, str) and isinstance(weekly, str)):
+            continue  # one of them is AWS's choice, or known only at deployment
+        try:
+            AutomatedTier(keep_days=policy.automated.keep_days, backup_window=daily, maintenance_window=weekly)
+        except PolicyError as error:
+            yield cluster, "Properties.PreferredBackupWindow", str(error).replace("automated.", "")
+
+
+def _unwatched(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    patterns = [r.properties.get("EventPattern") for r in app.of(_RULE)]
+    if any(isinstance(p, dict) and "aws.backup" in _list(p.get("source")) for p in patterns):
+        return
+    for cluster in app.clusters():
+        yield cluster, "Properties", "no EventBridge rule of this app hears of failed AWS Backup jobs"
+
+
+# --- Vaults, plans, buckets, permissions -----------------------------------------------------------------------------
+
+
+def _unlocked(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for vault in app.of(_VAULT):
+        if "LockConfiguration" not in vault.properties:
+            yield vault, "Properties.LockConfiguration", "recovery points in it can be deleted before their time"
+
+
+def _vault_key(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for vault in app.of(_VAULT):
+        if "EncryptionKeyArn" not in vault.properties:
+            yield vault, "Properties.EncryptionKeyArn", "the vault is under aws/backup, whose policy cannot be changed"
+
+
+def _plan_rules(plan: Resource) -> list[dict[str, Any]]:
+    body = plan.properties.get("BackupPlan")
+    rules = body.get("BackupPlanRule") if isinstance(body, dict) else None
+    return [rule for rule in _list(rules) if isinstance(rule, dict)]
+
+
+def _plan_too_short(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    wanted = max((rule.delete_after_days for rule in policy.snapshot_rules()), default=0)
+    plans = list(app.of(_PLAN))
+    kept = [_kept_days(rule) for plan in plans for rule in _plan_rules(plan)]
+    if not plans or None in kept or max((days for days in kept if days is not None), default=0) >= wanted:
+        return
+    for plan in plans:
+        where = "Properties.BackupPlan.BackupPlanRule"
+        yield plan, where, f"no rule keeps recovery points for the {wanted} days that the policy asks for"
+
+
+def _kept_days(rule: Mapping[str, Any]) -> int | None:
+    """Days; None when they are kept for ever, or that is known only at deployment."""
+    lifecycle = rule.get("Lifecycle")
+    return _number(lifecycle.get("DeleteAfterDays")) if isinstance(lifecycle, dict) else None
+
+
+def _continuous(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for plan in app.of(_PLAN):
+        for n, rule in enumerate(_plan_rules(plan)):
+            if rule.get("EnableContinuousBackup") is True:
+                where = f"Properties.BackupPlan.BackupPlanRule.{n}.EnableContinuousBackup"
+                yield (
+                    plan,
+                    where,
+                    "AWS Backup and CloudFormation will both set BackupRetentionPeriod, and fight over it",
+                )
+
+
+def _lifecycle(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for bucket in app.of(_BUCKET):
+        lifecycle = bucket.properties.get("LifecycleConfiguration")
+        for n, rule in enumerate(_list(lifecycle.get("Rules")) if isinstance(lifecycle, dict) else []):
+            try:
+                _as_lifecycle(rule)
+            except PolicyError as error:
+                where = f"Properties.LifecycleConfiguration.Rules.{n}"
+                yield bucket, where, f"S3 will refuse the whole lifecycle: {error}"
+
+
+def _as_lifecycle(rule: Mapping[str, Any]) -> None:
+    """Raises PolicyError for what S3 would refuse; what is known only at deployment is left out."""
+    transitions = [
+        (days, str(t.get("StorageClass")))
+        for t in _list(rule.get("Transitions"))
+        if isinstance(t, dict) and (days := _number(t.get("TransitionInDays"))) is not None
+    ]
+    known = {c.value for c in StorageClass}
+    moves = tuple(Transition(days, StorageClass(name)) for days, name in sorted(transitions) if name in known)
+    expire = _number(rule.get("ExpirationInDays"))
+    name = str(rule.get("Prefix") or rule.get("Id") or "the rule")
+    LifecycleRule(name, expire if expire is not None else 36_500, moves)
+
+
+def _sharing(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
+    for resource in app.of(*_POLICIES):
+        for where, document in _documents(resource):
+            for statement in _list(document.get("Statement")):
+                if isinstance(statement, dict) and _may_share(statement):
+                    yield (
+                        resource,
+                        where,
+                        "may make any snapshot public, or share it: ModifyDBClusterSnapshotAttribute on *",
+                    )
+
+
+def _documents(resource: Resource) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    inside = _POLICIES[resource.type]
+    if inside is None:
+        document = resource.properties.get("PolicyDocument")
+        if isinstance(document, dict):
+            yield "Properties.PolicyDocument", document
+        return
+    for n, policy in enumerate(_list(resource.properties.get(inside))):
+        if isinstance(policy, dict) and isinstance(policy.get("PolicyDocument"), dict):
+            yield f"Properties.{inside}.{n}.PolicyDocument", policy["PolicyDocument"]
+
+
+def _may_share(statement: Mapping[str, Any]) -> bool:
+    actions, resources = (
+        value if isinstance(value, list) else [value] for value in (statement.get("Action"), statement.get("Resource"))
+    )
+    patterns = [re.escape(a.lower()).replace(r"\*", ".*") for a in actions if isinstance(a, str)]
+    granted = any(re.fullmatch(p, action.lower()) for p in patterns for action in _SHARING)
+    return statement.get("Effect") == "Allow" and granted and "*" in resources
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("BR01", "Every Aurora cluster is chosen by a backup plan", _unplanned),
+    Rule("BR02", "Automated backups are kept as long as the policy says", _short),
+    Rule("BR03", "Every Aurora cluster is protected from deletion", _unprotected),
+    Rule("BR04", "No Aurora cluster is deleted with its stack", _deleted_with_stack),
+    Rule("BR05", "Every Aurora cluster is encrypted under a customer key", _no_customer_key),
+    Rule("BR06", "Tags are copied to snapshots", _no_tags),
+    Rule("BR07", "Backup and maintenance windows are long enough and do not overlap", _windows),
+    Rule("BR08", "Somebody hears of failed backup jobs", _unwatched),
+    Rule("BR09", "Every backup vault is locked", _unlocked),
+    Rule("BR10", "Every backup vault is under a customer key", _vault_key),
+    Rule("BR11", "Some rule keeps recovery points as long as the policy's longest tier", _plan_too_short),
+    Rule("BR12", "AWS Backup makes no continuous backup of Aurora", _continuous),
+    Rule("BR13", "No lifecycle is one that S3 would refuse", _lifecycle),
+    Rule("BR14", "Nobody may share every snapshot", _sharing),
+)
