@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drill import foundation
+from drill import foundation, recovery
 from drill.journal import Journal, Step, StepFailedError
 from drill.world import World
 from local.server import LocalAws
@@ -28,6 +28,11 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("verify", foundation.verify),
     ("damage", foundation.damage),
     ("engine", foundation.engine),
+    ("on-demand-snapshot", recovery.on_demand_snapshot),
+    ("disaster", recovery.disaster),
+    ("point-in-time-recovery", recovery.point_in_time_recovery),
+    ("recovery-test", recovery.recovery_test),
+    ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
 )
 
 

@@ -47,6 +47,18 @@ def database_statements(role: str = ROLE) -> list[str]:
     ]
 
 
+_NOT_EXECUTABLE = """
+SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = :schema AND NOT pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE') ORDER BY 1
+"""
+
+
+def missing(session: Session, role: str = ROLE) -> list[str]:
+    """What the role still may not execute in our schema: a GRANT that grants nothing is only a warning."""
+    rows = session.run(_NOT_EXECUTABLE, schema=SCHEMA, role=role)
+    return [f"EXECUTE on {row[0]} was not granted to {role}" for row in rows]
+
+
 def apply(session: Session, statements: list[str]) -> list[str]:
     """Run each statement by itself; return what was refused and why. A role that exists already is no failure."""
     refused = []

@@ -12,7 +12,7 @@ import urllib.request
 from typing import Any
 
 from aurora_backup import deployment
-from aurora_backup.database_role import ROLE, apply, cluster_statements, database_statements
+from aurora_backup.database_role import ROLE, apply, cluster_statements, database_statements, missing
 from aurora_backup.errors import BackupError, cause
 from aurora_backup.postgres import Session, discover
 from aurora_backup.settings import Settings
@@ -31,9 +31,9 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
             refused = make_role(event["ResourceProperties"])
     except BackupError as error:
         reason = cause(error)
-    except Exception:  # noqa: BLE001  whatever it is, CloudFormation waits an hour for an answer
-        reason = "unexpected failure: see the function's log"
-        _log.exception("the database role could not be made")
+    except Exception as error:  # noqa: BLE001  whatever it is, CloudFormation waits for an answer
+        reason = f"unexpected failure: {type(error).__name__}"  # its message is not known to be fit for a log
+        _log.error("the database role could not be made: %s", type(error).__name__)  # noqa: TRY400  the same
     respond(event, reason, refused)
     return {"reason": reason, "refused": refused}
 
@@ -51,7 +51,7 @@ def make_role(instance: dict[str, Any]) -> list[str]:
         names = settings.databases or discover(session)
     for name in names:
         with Session(deployment.target(settings, instance, name)) as session:
-            refused += [f"{name}: {text}" for text in apply(session, database_statements())]
+            refused += [f"{name}: {text}" for text in [*apply(session, database_statements()), *missing(session)]]
     for text in refused:
         _log.warning("refused: %s", text)
     return refused
