@@ -130,6 +130,14 @@ def test_every_kind_of_difference_is_found_afterwards(made, bucket, empty, postg
     assert set(changes) <= {difference.what for difference in compare_with(made, empty)}
 
 
+def test_a_role_that_does_not_own_the_extensions_can_restore(made, bucket, empty, postgres):
+    """As on Aurora, where rdsadmin owns them: only their owner may comment on them."""
+    postgres.psql("CREATE EXTENSION pgcrypto", empty.dbname)
+    postgres.psql(f"CREATE ROLE plain LOGIN PASSWORD 'plain'; ALTER DATABASE {empty.dbname} OWNER TO plain")
+    plain = replace(empty, user="plain", password=lambda: "plain")
+    assert restore_set(bucket, made, plain).ok
+
+
 def test_roles_come_back_without_passwords_and_what_cannot_be_done_is_named(postgres, target, empty):
     roles = {
         "roles": [

@@ -146,3 +146,15 @@ def test_an_output_that_ends_inside_a_table_is_damage():
     counter.feed(b"\nCOPY a.b (c) FROM stdin;\n1\n2\n")
     with pytest.raises(ArchiveDamaged, match=r"inside the rows of a\.b"):
         counter.finish("key")
+
+
+def test_a_changed_byte_that_still_decodes_is_found_by_its_checksum(sample, bucket):
+    made = dump(sample, bucket, jobs=2, split_bytes=SPLIT, compression="none")
+
+    def change(data):
+        place = data.index(b"line\\\\nline") if b"line\\\\nline" in data else data.index(b"\\\\x")
+        data[place + 4] ^= 1
+
+    _damage(bucket, made, change)
+    result = verify_set(bucket, made.set, tiers=[DECODE])
+    assert "must have the CRC32" in result.tiers[0].detail
