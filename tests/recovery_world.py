@@ -4,6 +4,8 @@ RDS is slow, as it is: things are `creating` and `deleting` for minutes of the w
 and retries of a state machine move. Every call can be made to fail, before or after it had its effect.
 """
 
+# ruff: noqa: N803  parameters have AWS's own names
+
 from __future__ import annotations
 
 import contextlib
@@ -33,7 +35,7 @@ ACCOUNT = "111122223333"
 _SLOW = timedelta(seconds=50)  # two rounds of waiting
 
 
-class Killed(BaseException):  # noqa: N818  an event, not an error
+class Killed(BaseException):
     """The execution was aborted from outside: no state of it runs any more."""
 
 
@@ -76,7 +78,7 @@ class Thing:
 
 @dataclass
 class World:
-    """fault: called before and after each call's effect with (call, "before" | "after"); what it raises is the answer."""
+    """fault: called around each call's effect with (call, "before" | "after"); what it raises is the answer."""
 
     clock: Clock = field(default_factory=Clock)
     fault: Callable[[Call, str], None] = lambda _call, _when: None
@@ -453,8 +455,9 @@ class _Context:
 class Machine:
     """One synthesised definition, and the environment of the functions that it calls.
 
-    functions: the ARN written in a task -> (handler module, environment). pace: how much longer every wait is. on_state: called with (state's name, attempt
-    number, "before" | "after") around every task; what it raises is the task's end.
+    functions: the ARN written in a task -> (handler module, environment). pace: how much longer every wait is.
+    on_state: called around every task with (state's name, attempt number, "before" | "after"); what it raises is the
+    task's end.
     """
 
     name: str
@@ -464,7 +467,7 @@ class Machine:
     on_state: Callable[[str, int, str], None] = lambda _name, _attempt, _when: None
 
     def run(self, world: World, payload: Mapping[str, Any], execution: str = "run-1") -> dict[str, Any]:
-        """Run to the end; return MiniStack's record of the execution: `status`, `output`, `error`, `cause`, `events`."""
+        """Run to the end; return MiniStack's record: `status`, `output`, `error`, `cause`, `events`."""
         attempts: dict[str, int] = {}
         machine_arn = f"arn:aws:states:eu-west-1:{ACCOUNT}:stateMachine:{self.name}"
         arn = f"arn:aws:states:eu-west-1:{ACCOUNT}:execution:{self.name}:{execution}"

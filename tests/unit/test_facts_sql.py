@@ -17,7 +17,8 @@ from aurora_backup.validation import Expectation, Outcome, Verdict, validate
 CANARY = "canary-patient-4711"
 SCHEMA = """
 CREATE EXTENSION amcheck;
-CREATE TABLE patients (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, visits int CHECK (visits >= 0));
+CREATE TABLE patients (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, visits int CHECK (visits >= 0));
 CREATE TABLE visits (id serial PRIMARY KEY, patient bigint NOT NULL REFERENCES patients, at timestamptz NOT NULL);
 CREATE SCHEMA "odd ""schema:x";
 CREATE TABLE "odd ""schema:x"."it's : a {table}" (n int PRIMARY KEY);
@@ -342,7 +343,8 @@ def test_one_database_that_cannot_be_opened_does_not_hide_the_others(postgres, s
 def test_a_table_that_the_role_may_not_read_is_unknown(postgres, source, baseline):
     role = f"{source}_limited"
     postgres.psql(
-        f'CREATE ROLE "{role}" LOGIN PASSWORD \'pw\'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"; REVOKE SELECT ON visits FROM "{role}"',
+        f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'pw';"
+        f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"; REVOKE SELECT ON visits FROM "{role}"',
         source,
     )
     try:

@@ -1,5 +1,7 @@
-"""Every task state of every recovery workflow fails in every way: it finishes, or it stops with an alert and leaves
-nothing; production is never touched. The definitions are the synthesised ones, run by MiniStack's interpreter in-process.
+"""Every task state of every recovery workflow fails in every way: it finishes, or it stops with an alert.
+
+It leaves nothing behind, and production is never touched. The definitions are the synthesised ones, run by MiniStack's
+interpreter in-process.
 """
 
 from __future__ import annotations
