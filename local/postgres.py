@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,6 +47,13 @@ _TRUSTED_ON_AURORA = (
     "postgres_fdw",
     "sslinfo",
 )
+_FOR_RDS_SUPERUSER = ("amcheck",)
+_GRANT_TO_RDS_SUPERUSER = """
+DO $$ DECLARE f regprocedure; BEGIN
+IF to_regrole('rds_superuser') IS NULL THEN RETURN; END IF;
+FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND probin LIKE '%amcheck' LOOP
+EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO rds_superuser WITH GRANT OPTION', f); END LOOP; END $$;
+"""
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 1024**3
 _PREFIX = "local-postgres-"
@@ -170,7 +178,20 @@ def _install(target: Path) -> Path:
             control.unlink()
             control.write_text(text + "\ntrusted = true\n")
             control.chmod(0o644)
+            _let_superusers_of_rds(control, name)
     return target
+
+
+def _let_superusers_of_rds(control: Path, name: str) -> None:
+    """What RDS does when an extension is made: its functions, the superuser's own, are for `rds_superuser`, too."""
+    version = re.search(r"default_version\s*=\s*'([^']+)'", control.read_text())
+    if name not in _FOR_RDS_SUPERUSER or not version:
+        return
+    script = next(path for path in control.parent.glob(f"{name}--*{version[1]}.sql"))
+    text = script.read_text()
+    script.unlink()
+    script.write_text(text + _GRANT_TO_RDS_SUPERUSER)
+    script.chmod(0o644)
 
 
 def _link(source: str, target: str) -> None:
