@@ -1,0 +1,225 @@
+"""The retention manager at scale: observe and decide 1,000, 10,000 and 100,000 recovery points.
+
+Real code over clients that serve pages from memory, as large as AWS's, and count their calls: time and memory must grow
+with the points, and calls must be pages. Each size runs in a process of its own. Writes build/bench/retention.json:
+the rows of the other benchmarks, and in each also `points`, `api_calls`, `pages` and `reads`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = Path("build/bench/retention.json")
+SIZES = (1_000, 10_000, 100_000)
+OWNER, US = "Bench/Backup", "cluster-BENCH"
+NOW = datetime(2026, 11, 23, 5, 30, tzinfo=UTC)
+_RDS_PAGE, _PAGE, _OBJECTS = 100, 1000, 3
+_SHARES = {"snapshots": 0.2, "recovery": 0.3, "sets": 0.5}
+
+
+class Pages:
+    """RDS, AWS Backup and S3 in one: `calls` counts every request, `pages` those that a complete listing needs."""
+
+    def __init__(self, points: int) -> None:
+        self.snapshots, self.recovery, self.sets = (int(points * share) for share in _SHARES.values())
+        self.calls = self.reads = 0
+
+    @property
+    def pages(self) -> int:
+        """Listings of nothing take one call as well."""
+
+        def needed(items: int, page: int) -> int:
+            return max(1, -(-items // page))
+
+        rds = needed(self.snapshots, _RDS_PAGE) + needed(0, 1) + needed(self.recovery, _RDS_PAGE)
+        backup = needed(self.recovery, _PAGE)
+        ledger = needed(self.snapshots, _PAGE) + needed(self.sets, _PAGE)
+        versions = needed(self.sets * _OBJECTS, _PAGE) + 3  # and three prefixes that hold nothing
+        return rds + backup + ledger + versions + 4  # and the uploads under four prefixes
+
+    @staticmethod
+    def _when(number: int) -> datetime:
+        return NOW - timedelta(hours=1 + number % 40_000)
+
+    def _arn(self, kind: str, number: int) -> str:
+        return f"arn:aws:rds:eu-west-1:111122223333:cluster-snapshot:{kind}{number}"
+
+    def describe_db_cluster_snapshots(self, **query: Any) -> dict[str, Any]:
+        """One page."""
+        self.calls += 1
+        kind, start = query["SnapshotType"], int(query.get("Marker", "0"))
+        total = {"manual": self.snapshots, "awsbackup": self.recovery}.get(kind, 0)
+        end = min(total, start + _RDS_PAGE)
+        found = [
+            {
+                "DBClusterSnapshotIdentifier": f"{kind}{n}",
+                "DBClusterSnapshotArn": self._arn(kind, n),
+                "SnapshotType": kind,
+                "DbClusterResourceId": US,
+                "SnapshotCreateTime": self._when(n),
+                "Status": "available",
+                "StorageEncrypted": True,
+                "TagList": [{"Key": "aurora-backup:owner", "Value": OWNER}],
+            }
+            for n in range(start, end)
+        ]
+        return {"DBClusterSnapshots": found, **({"Marker": str(end)} if end < total else {})}
+
+    def get_paginator(self, operation: str) -> _Paginator:
+        """Of S3 and AWS Backup."""
+        return _Paginator(self, operation)
+
+    def get_object(self, **_query: Any) -> dict[str, Any]:
+        """No set has a verification record; the newest set of each database is asked for it."""
+        self.reads += 1
+        from botocore.exceptions import ClientError
+
+        raise ClientError({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+
+    def items(self, operation: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What a listing holds."""
+        if operation == "list_recovery_points_by_backup_vault":
+            for n in range(self.recovery):
+                yield {
+                    "RecoveryPointArn": self._arn("awsbackup", n),
+                    "ResourceType": "Aurora",
+                    "Status": "COMPLETED",
+                    "CreationDate": self._when(n),
+                    "Lifecycle": {"DeleteAfterDays": 180},
+                }
+        elif operation == "list_objects_v2":
+            snapshots = "cluster-snapshot" in query["Prefix"]
+            for n in range(self.snapshots if snapshots else self.sets):
+                key = f"manual{n}" if snapshots else self._set(n).replace("/", "%2F")
+                yield {"Key": f"{query['Prefix']}{key}.json"}
+        elif operation == "list_object_versions" and query["Prefix"] == "logical-backups/":
+            for n in range(self.sets):
+                for name in ("0000.dump", "manifest.json", "verification.json"):
+                    yield {"Key": self._set(n) + name, "IsLatest": True, "LastModified": self._when(n), "Size": 1 << 20}
+
+    def _set(self, number: int) -> str:
+        moment = self._when(number) - timedelta(seconds=number // 40_000)
+        return f"logical-backups/{US}/db{number % 7}/{moment:%Y%m%dT%H%M%SZ}/"
+
+
+_LISTED = {
+    "list_recovery_points_by_backup_vault": "RecoveryPoints",
+    "list_objects_v2": "Contents",
+    "list_object_versions": "Versions",
+    "list_multipart_uploads": "Uploads",
+}
+
+
+class _Paginator:
+    def __init__(self, client: Pages, operation: str) -> None:
+        self._client, self._operation = client, operation
+
+    def paginate(self, **query: Any) -> Iterator[dict[str, Any]]:
+        page: list[dict[str, Any]] = []
+        key = _LISTED[self._operation]
+        sent = False
+        for item in self._client.items(self._operation, query):
+            page.append(item)
+            if len(page) == _PAGE:
+                self._client.calls += 1
+                sent = True
+                yield {key: page}
+                page = []
+        if page or not sent:
+            self._client.calls += 1
+            yield {key: page}
+
+
+def once(points: int) -> dict[str, int]:
+    """Observe and decide; prints nothing. Returns what was counted."""
+    from aurora_backup.inventory import Inventory
+    from aurora_backup.policy import RetentionPolicy
+    from aurora_backup.rds import Rds
+    from aurora_backup.retention import check, decide, decision_document
+    from aurora_backup.s3 import Bucket
+
+    client, policy = Pages(points), RetentionPolicy.hipaa()
+    inventory = Inventory(
+        rds=Rds(client), backup=client, bucket=Bucket(client, "b"), owner=OWNER, policy=policy, vaults=["vault"]
+    )
+    begun = time.monotonic()
+    observed = inventory.observe()
+    if observed.unknown:
+        raise SystemExit(f"not everything was read: {observed.unknown}")
+    decided = time.monotonic()
+    plan = decide(observed.points, policy, {}, NOW, lineage={US})
+    check(observed.points, policy, NOW, lineage={US})
+    document = json.dumps([decision_document(d) for d in plan.decisions])
+    return {
+        "points": len(observed.points),
+        "api_calls": client.calls,
+        "pages": client.pages,
+        "reads": client.reads,
+        "plan_bytes": len(document),
+        "observe_ms": round(1000 * (decided - begun)),
+        "decide_ms": round(1000 * (time.monotonic() - decided)),
+    }
+
+
+def main() -> int:
+    """Measure each size; fails when calls are not pages, or time or memory grow faster than the points."""
+    os.chdir(ROOT)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    runs = 1 if os.environ.get("BENCH_QUICK") == "1" else 3
+    rows: list[dict[str, Any]] = []
+    for size in SIZES:
+        costs, counted = [], {}
+        for _ in range(runs):
+            with tempfile.TemporaryDirectory() as directory:
+                command = [sys.executable, "-m", "benchmarks.retention", str(size)]
+                cost = measure.run(command, os.environ, Path(directory) / "log")
+            counted = json.loads(cost.stdout)
+            costs.append(measure.Cost(cost.wall, cost.cpu, cost.peak, counted["plan_bytes"]))
+        row = measure.row(costs, name=f"points-{size}", workload="retention-plan", sink="memory", size=0, limit=None)
+        rows.append({**vars(row), **counted})
+        print(
+            f"{counted['points']:>7} points: {row.wall_s:7.2f} s, {row.peak_mb:6.0f} MB, "
+            f"{counted['api_calls']} calls for {counted['pages']} pages, {counted['reads']} verification records "
+            f"(observe {counted['observe_ms']} ms, decide {counted['decide_ms']} ms)",
+            flush=True,
+        )
+    OUTPUT.write_text(
+        json.dumps({"schema": measure.SCHEMA, "machine": measure.machine(), "rows": rows}, indent=1) + "\n"
+    )
+    problems = list(wrong(rows))
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    print(OUTPUT)
+    return 1 if problems else 0
+
+
+def wrong(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What is not as it should be. Linear: ten times the points take at most fifteen times the time and memory."""
+    for row in rows:
+        if row["api_calls"] != row["pages"]:
+            yield f"{row['name']}: {row['api_calls']} calls for {row['pages']} pages"
+    small, large = rows[-2], rows[-1]
+    spent = [r["observe_ms"] + r["decide_ms"] for r in (small, large)]
+    for name, before, after in (("time", *spent), ("memory", small["peak_mb"], large["peak_mb"])):
+        if after > 15 * before:
+            yield f"{name} grows faster than the points: {before} and {after}"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(once(int(sys.argv[1]))))
+        sys.exit(0)
+    sys.exit(main())
