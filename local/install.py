@@ -7,7 +7,7 @@ from ministack.services import rds, scheduler
 from local import lambdas, s3, stepfunctions
 from local.backup import api as backup
 from local.cloudformation import backup as backup_types
-from local.cloudformation import others, register
+from local.cloudformation import names_and_keys, others, register
 from local.cloudformation import rds as rds_types
 from local.cloudformation import s3 as s3_types
 from local.rds.api import api as rds_api
@@ -24,7 +24,7 @@ def everything() -> None:
     s3.install()
     lambdas.install()
     stepfunctions.install({"rds": rds_api, "backup": backup.api})
-    for types in (rds_types, s3_types, backup_types, others):
+    for types in (rds_types, s3_types, backup_types, others, names_and_keys):
         types.install()
     register.use_worker_threads()
     # Schedules fire when a test or the drill says so, never because the clock passed a Saturday night.

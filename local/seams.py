@@ -33,6 +33,7 @@ READ = {
     "ministack.core.responses": ("get_account_id", "get_region", "request_scope"),
     "ministack.services.rds": ("_subnet_groups", "_param_groups", "_db_cluster_param_groups"),
     "ministack.services.kms": ("_resolve_key",),
+    "ministack.services.sns": ("_topics",),
     "ministack.services.eventbridge": ("_put_events",),
     "ministack.services.secretsmanager": ("_store_new_secret", "delete_secret_in_process"),
     "ministack.services.stepfunctions": ("_ExecutionError", "_executions", "_state_machines"),
