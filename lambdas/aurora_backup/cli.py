@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup import evidence_cli, retention_cli
+from aurora_backup import adoption_cli, evidence_cli, retention_cli
 from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
@@ -314,6 +314,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("forecast", "what a policy will keep and cost", retention_cli.forecast_arguments, retention_cli.forecast),
     Command("hold", "legal holds", retention_cli.hold_arguments, retention_cli.hold),
     Command("retention", "the retention manager's plan", retention_cli.retention_arguments, retention_cli.retention),
+    Command(
+        "adopt", "put a recovered cluster in its predecessor's place", adoption_cli.add_arguments, adoption_cli.run
+    ),
     Command("evidence", "check that evidence is whole", evidence_cli.add_arguments, evidence_cli.run),
 )
 

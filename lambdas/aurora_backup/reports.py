@@ -55,6 +55,7 @@ def hand_over(
     source: Mapping[str, Any] | None,
     restored: Mapping[str, Any],
     lineage: frozenset[str],
+    bucket: str,
 ) -> dict[str, Any]:
     """Tell the operator what there is now, how it differs from the source, and what is still to do.
 
@@ -63,7 +64,7 @@ def hand_over(
     known = source or {}
     todo = by_hand(known) if source else ["the source's settings were not known: compare every setting by hand"]
     ids = " ".join(f"--previous {resource_id}" for resource_id in sorted(lineage))
-    adopt = f"aurora-backup adopt --owner {plan.owner} --cluster {plan.target} {ids}"
+    adopt = f"aurora-backup adopt --bucket {bucket} --owner {plan.owner} --cluster {plan.target} {ids}"
     return {
         **report,
         "kind": Purpose.RECOVERY.value,

@@ -24,7 +24,8 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         remembered = edges.store.remembered(plan.source_resource_id)
         source = remembered[0] if remembered else None
     report = edges.store.report(event["judged"]["report"])
-    document = hand_over(plan, report, source, restored, edges.lineage(plan.source_resource_id))
+    lineage = edges.lineage(plan.source_resource_id)
+    document = hand_over(plan, report, source, restored, lineage, edges.settings.backup_bucket)
     key = edges.store.keep_hand_over(plan, document)
     told = ("target", "endpoint", "port", "outcome", "rto_seconds", "rpo_seconds", "to_do")
     return {"report": key, **{name: document[name] for name in told}}
