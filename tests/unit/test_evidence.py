@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -144,6 +145,14 @@ def test_records_of_another_owner_are_another_chain_and_moving_one_is_found():
     assert problems({**CHAIN, **other}) == ()
     moved = {**CHAIN, chain_key(OWNER, COUNT + 1): other[chain_key("Other", 1)]}
     assert "it was moved" in problems(moved)[0]
+
+
+def test_a_record_has_exactly_the_members_of_its_published_schema():
+    path = Path(__file__).parent.parent.parent / "docs" / "schemas" / "evidence-record-1.json"
+    schema, record = json.loads(path.read_text()), json.loads(CHAIN[RECORDS[1].key])
+    assert set(schema["properties"]) == set(schema["required"]) == set(record)
+    wanted = schema["properties"]["attachments"]["items"]["properties"]
+    assert set(wanted) == set(record["attachments"][0])
 
 
 def test_no_evidence_at_all_is_a_problem():
