@@ -186,7 +186,7 @@ class World:
             self.record("set", key, f"run-{key}", started)
         self.bucket.write(key + "0000.dump", "rows", once=True)
         if manifest:
-            self.bucket.write(key + "manifest.json", _manifest(key, owner).to_json(), once=True)
+            self.bucket.write(key + "manifest.json", manifest_of(key, owner).to_json(), once=True)
         self.age(key, started)
         return key
 
@@ -206,7 +206,8 @@ class World:
         self.bucket.write(key + "verification.json", json.dumps({"schema": 1, "set": key, "tiers": tiers}), once=False)
 
 
-def _manifest(key, owner):
+def manifest_of(key, owner):
+    """A manifest that holds nothing."""
     facts = Facts(
         tables=(), sequences=(), large_objects=0, large_objects_digest=None, extensions={}, schema={}, server_major=17
     )

@@ -1,0 +1,337 @@
+"""The retention workflow on the local AWS: the synthesised state machine, the bundled functions, real snapshots.
+
+Time is given to the workflow: what was made a moment ago is old by the time that it decides by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import secrets
+import time
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from aurora_backup import tags
+from aurora_backup.ledger import CreationRecord, Ledger
+from aurora_backup.manifest import set_key
+from aurora_backup.policy import RetentionPolicy
+from aurora_backup.s3 import Bucket
+from aurora_backup.sweep import confirm
+from cdk_aurora_backup.assets import code_directory
+from cdk_aurora_backup.retention import RetentionManager
+from tests.synth.synthesis import Synthesised, backed_up, new_stack
+from tests.unit.retention_world import manifest_of
+
+ROLE = "arn:aws:iam::000000000000:role/anything"
+OWNER = "Workflow/Backup"
+POLICY = RetentionPolicy.hipaa().with_changes(
+    {"logical": {"keep": {"days": 5}}, "on_demand": {"keep": {"days": 5}}, "sweep": {"enforce": True, "max_share": 1.0}}
+)
+WHO = {"who": "oncall@example.org", "why": "a test"}
+
+
+def eventually(check, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def package() -> bytes:
+    target, root = io.BytesIO(), code_directory()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                out.write(path, path.relative_to(root))
+    return target.getvalue()
+
+
+@pytest.fixture(scope="module")
+def definition() -> str:
+    """The workflow as it is synthesised, references as <text>."""
+    stack = new_stack()
+    whole = backed_up(stack)
+    RetentionManager(stack, "Sweep", functions=whole.functions, alerts=whole.alerts)
+    machines = Synthesised.of(stack).state_machines()
+    return json.dumps(next(text for name, text in machines.items() if name.startswith("Sweep")))
+
+
+@dataclass
+class Managed:
+    """One owner on the local AWS: a bucket, a cluster, the functions and their workflow."""
+
+    aws: Any
+    bucket: Bucket
+    cluster: str
+    machine: str
+    functions: dict[str, str]
+
+    @property
+    def rds(self):
+        return self.aws.client("rds")
+
+    @property
+    def ledger(self):
+        return Ledger(self.bucket)
+
+    def run(self, days: float, name: str | None = None) -> tuple[dict, dict]:
+        """Run the workflow as of so many days from now; the plan and the result that it wrote."""
+        states = self.aws.client("stepfunctions")
+        started = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+        arn = states.start_execution(
+            stateMachineArn=self.machine,
+            name=name or f"run-{secrets.token_hex(4)}",
+            input=json.dumps({"started": started}),
+        )["executionArn"]
+
+        def ended():
+            done = states.describe_execution(executionArn=arn)
+            return done if done["status"] != "RUNNING" else None
+
+        done = eventually(ended, 120)
+        assert done["status"] == "SUCCEEDED", done
+        key = self.newest("plan.json")
+        return self.bucket.read_json(key), self.bucket.read_json(key.replace("plan.json", "result.json"))
+
+    def newest(self, name):
+        listed = self.bucket.client.list_objects_v2(
+            Bucket=self.bucket.name, Prefix="compliance-backups/evidence/retention/"
+        )
+        found = [o for o in listed["Contents"] if o["Key"].endswith(f"/{name}")]
+        return max(found, key=lambda o: o["LastModified"])["Key"]
+
+    def call(self, function: str, **event: Any) -> dict:
+        answer = self.aws.client("lambda").invoke(FunctionName=self.functions[function], Payload=json.dumps(event))
+        payload = json.loads(answer["Payload"].read())
+        assert "FunctionError" not in answer, payload
+        return payload
+
+    def snapshot(self, *, recorded=True, expires=None) -> str:
+        """A real snapshot of the cluster, with our tags; its ARN once it is available."""
+        name = f"on-demand-{secrets.token_hex(4)}"
+        labels = tags.ours(OWNER, f"run-{name}", expires=expires)
+        if recorded:
+            self.record("cluster-snapshot", name)
+        self.rds.create_db_cluster_snapshot(
+            DBClusterSnapshotIdentifier=name, DBClusterIdentifier=self.cluster, Tags=tags.tag_list(labels)
+        )
+        return eventually(lambda: self.found(name, "available"))["DBClusterSnapshotArn"]
+
+    def record(self, kind, name):
+        now = datetime.now(UTC)
+        self.ledger.put(CreationRecord(kind=kind, identifier=name, owner=OWNER, execution=f"run-{name}", created=now))
+
+    def found(self, name, status=None):
+        name = name.rpartition(":")[2]
+        with contextlib.suppress(ClientError):
+            (one,) = self.rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=name)["DBClusterSnapshots"]
+            return one if status in {None, one["Status"]} else None
+        return None
+
+    def dump_set(self, days: float, resource_id: str) -> str:
+        """A set that began so many days from now; S3 writes it now, so that it is as young as now or younger."""
+        key = set_key("logical-backups", resource_id, "clinic", datetime.now(UTC) + timedelta(days=days))
+        self.record("set", key)
+        self.bucket.write(key + "0000.dump", "rows", once=True)
+        self.bucket.write(key + "manifest.json", manifest_of(key, OWNER).to_json(), once=True)
+        return key
+
+
+@pytest.fixture
+def managed(local_aws, package, definition):
+    """Enforced and confirmed, of a real cluster of its own."""
+    made = f"retention-{secrets.token_hex(4)}"
+    rds, s3 = local_aws.client("rds"), local_aws.client("s3")
+    rds.create_db_cluster(
+        DBClusterIdentifier=made,
+        Engine="aurora-postgresql",
+        MasterUsername="master",
+        ManageMasterUserPassword=True,
+        BackupRetentionPeriod=35,
+    )
+    (cluster,) = rds.describe_db_clusters(DBClusterIdentifier=made)["DBClusters"]
+    waiter = rds.get_waiter("db_cluster_available")
+    waiter.wait(DBClusterIdentifier=made, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    s3.create_bucket(
+        Bucket=made, CreateBucketConfiguration={"LocationConstraint": local_aws.region}, ObjectLockEnabledForBucket=True
+    )
+    topic = local_aws.client("sns").create_topic(Name=made)["TopicArn"]
+    functions = _functions(local_aws, made, cluster["DbClusterResourceId"], package)
+    machine = local_aws.client("stepfunctions").create_state_machine(
+        name=made, roleArn=ROLE, definition=_with_references(definition, functions, topic)
+    )["stateMachineArn"]
+    world = Managed(local_aws, Bucket(s3, made), made, machine, functions)
+    world.resource_id = cluster["DbClusterResourceId"]
+    confirm(world.bucket, OWNER, at=datetime.now(UTC), **WHO)
+    yield world
+    rds.delete_db_cluster(DBClusterIdentifier=world.cluster, SkipFinalSnapshot=True)
+
+
+def _functions(aws, made, resource_id, package):
+    found = {}
+    for name in ("plan_retention", "act_on_retention", "legal_hold"):
+        found[name] = aws.client("lambda").create_function(
+            FunctionName=f"{made}-{name}",
+            Runtime="python3.13",
+            Role=ROLE,
+            Handler=f"aurora_backup.handlers.{name}.handler",
+            Code={"ZipFile": package},
+            Timeout=60,
+            Environment={
+                "Variables": {
+                    "BACKUP_BUCKET": made,
+                    "OWNER": OWNER,
+                    "CLUSTER_ID": made,
+                    "CLUSTER_RESOURCE_ID": resource_id,
+                    "DB_USER": "aurora_backup",
+                    "DB_AUTH": "iam",
+                    **POLICY.environment(),
+                }
+            },
+        )["FunctionArn"]
+    return found
+
+
+def _with_references(text, functions, topic):
+    """Put what was made in the place of the template's references."""
+    for logical, handler in {
+        "SweepPlan": "plan_retention",
+        "SweepAct": "act_on_retention",
+        "SweepLegalHold": "legal_hold",
+    }.items():
+        text = re.sub(rf"<{logical}[0-9A-F]{{8}}\.Arn>", functions[handler], text)
+    text = re.sub(r"<Backup\w*Topic[0-9A-F]{8}>", topic, text).replace("<AWS::Partition>", "aws")
+    assert "<" not in re.sub(r"\$\S+", "", text), text
+    return text
+
+
+def test_exactly_what_expired_is_deleted_and_everything_else_says_why_it_stays(managed):
+    expired, forged = managed.snapshot(), managed.snapshot(recorded=False)
+    declared = managed.snapshot(expires=datetime.now(UTC) + timedelta(days=100))
+    held = managed.snapshot()
+    managed.call(
+        "legal_hold", action="place", matter="Doe", points=[held], started=datetime.now(UTC).isoformat(), **WHO
+    )
+    old, newest = managed.dump_set(-1, managed.resource_id), managed.dump_set(0, managed.resource_id)
+    plan, result = managed.run(days=6)
+
+    assert plan["refused"] == []
+    rules = {d["identifier"]: d["rule"] for d in plan["decisions"]}
+    assert {i: rules[i] for i in (expired, forged, declared, held, old, newest)} == {
+        expired: "expired",
+        forged: "unrecorded",
+        declared: "in-time",
+        held: "held",
+        old: "expired",
+        newest: "minimum",
+    }
+    assert {o["identifier"]: o["state"] for o in result["outcomes"]} == {expired: "deleted", old: "deleted"}
+    assert managed.found(expired) is None
+    assert all(managed.found(arn, "available") for arn in (forged, declared, held))
+    assert managed.bucket.keys(old) == []
+    assert len(managed.bucket.keys(newest)) == 2
+
+    again, nothing = managed.run(days=6)
+    assert (again["refused"], nothing["outcomes"]) == ([], [])
+    assert [f for f in again["findings"] if f["rule"] == "vanished"] == []
+
+
+def test_a_replayed_execution_repeats_its_plan(managed):
+    expired = managed.snapshot()
+    started = (datetime.now(UTC) + timedelta(days=6)).isoformat()
+    first = managed.call("plan_retention", execution="same", started=started)
+    managed.call("act_on_retention", plan=first["plan"], findings=[])
+    later = managed.snapshot()
+
+    assert managed.call("plan_retention", execution="same", started=started) == first
+    assert managed.call("act_on_retention", plan=first["plan"], findings=[])["deleted"] == 0
+    assert (managed.found(expired), bool(managed.found(later))) == (None, True)
+
+
+def test_a_hold_placed_between_plan_and_delete_keeps(managed):
+    snapshot, old = managed.snapshot(), managed.dump_set(-1, managed.resource_id)
+    managed.dump_set(0, managed.resource_id)
+    now = datetime.now(UTC)
+    plan = managed.call("plan_retention", execution="held", started=(now + timedelta(days=6)).isoformat())
+    assert plan["deletions"] == 2
+    managed.call("legal_hold", action="place", matter="Doe", points=[snapshot, old], started=now.isoformat(), **WHO)
+    done = managed.call("act_on_retention", plan=plan["plan"], findings=[])
+
+    assert (done["deleted"], done["kept"]) == (0, 2)
+    reasons = {o["reason"] for o in managed.bucket.read_json(done["result"])["outcomes"]}
+    assert all(reason.startswith("held: under legal hold: Doe") for reason in reasons)
+    assert managed.found(snapshot, "available")
+    assert len(managed.bucket.keys(old)) == 2
+
+    later = (now + timedelta(seconds=1)).isoformat()
+    released = managed.call("legal_hold", action="release", matter="Doe", started=later, **WHO)
+    assert all(point["ok"] for point in released["points"])
+    assert managed.call("act_on_retention", plan=plan["plan"], findings=[])["deleted"] == 2
+
+
+def test_a_clock_ten_years_ahead_deletes_nothing_and_says_so(managed):
+    snapshot = managed.snapshot()
+    managed.dump_set(0, managed.resource_id)
+    plan, result = managed.run(days=3653)
+
+    assert result["outcomes"] == []
+    assert any("is wrong or backups have stopped" in reason for reason in plan["refused"])
+    assert managed.found(snapshot, "available")
+
+
+def test_a_new_cluster_of_the_same_name_does_not_inherit_the_old_ones_expiry(managed):
+    old, newest = managed.snapshot(), managed.dump_set(0, "cluster-ANOTHER")
+    (before,) = managed.rds.describe_db_clusters(DBClusterIdentifier=managed.cluster)["DBClusters"]
+    managed.rds.delete_db_cluster(DBClusterIdentifier=managed.cluster, SkipFinalSnapshot=True)
+
+    def gone():
+        found = managed.rds.describe_db_clusters()["DBClusters"]
+        return not any(c["DBClusterIdentifier"] == managed.cluster for c in found)
+
+    eventually(gone)
+    managed.rds.create_db_cluster(
+        DBClusterIdentifier=managed.cluster,
+        Engine="aurora-postgresql",
+        MasterUsername="m",
+        ManageMasterUserPassword=True,
+    )
+    waiter = managed.rds.get_waiter("db_cluster_available")
+    waiter.wait(DBClusterIdentifier=managed.cluster, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    (after,) = managed.rds.describe_db_clusters(DBClusterIdentifier=managed.cluster)["DBClusters"]
+    assert before["DbClusterResourceId"] != after["DbClusterResourceId"]
+    fresh = managed.snapshot()
+    plan, result = managed.run(days=6)
+
+    rules = {d["identifier"]: d["rule"] for d in plan["decisions"]}
+    assert (rules[old], rules[fresh], rules[newest]) == ("expired", "another-cluster", "another-cluster")
+    assert [o["identifier"] for o in result["outcomes"]] == [old]
+    assert managed.found(fresh, "available")
+
+
+def test_the_last_good_set_is_held_by_the_workflow_and_let_go_when_a_newer_one_is_good(managed):
+    last = managed.dump_set(0, managed.resource_id)
+    plan, result = managed.run(days=3)
+    assert plan["guard"] == [last]
+    assert [o["state"] for o in result["guarded"]] == ["held"]
+    listed = managed.bucket.client.list_object_versions(Bucket=managed.bucket.name, Prefix=last)["Versions"]
+    with pytest.raises(ClientError):
+        managed.bucket.client.delete_object(
+            Bucket=managed.bucket.name, Key=listed[0]["Key"], VersionId=listed[0]["VersionId"]
+        )
+
+    managed.dump_set(2, managed.resource_id)
+    assert managed.run(days=3)[0]["unguard"] == [last]
+    assert managed.call("legal_hold", action="list") == {"holds": []}
+    managed.bucket.client.delete_object(
+        Bucket=managed.bucket.name, Key=listed[0]["Key"], VersionId=listed[0]["VersionId"]
+    )
