@@ -1,0 +1,250 @@
+"""The gatherer: what AWS says becomes facts, what fails becomes an observation that failed, and nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from aurora_backup import compliance_settings
+from aurora_backup.checks import CHECKS
+from aurora_backup.compliance import Status, assess
+from aurora_backup.compliance_gather import SERVICES, Gatherer
+from aurora_backup.errors import SettingsError
+from aurora_backup.evidence_store import EvidenceStore
+from aurora_backup.policy import RetentionPolicy
+from aurora_backup.s3 import Bucket
+from aurora_backup.validation import Verdict
+from tests.unit.healthy_facts import EXPECTED, NOW
+
+BUCKET, REGION = "backups", "eu-west-1"
+
+
+def refusal(code="AccessDenied", status=403):
+    response = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "Operation")
+
+
+class Broken:
+    """A service that refuses every call."""
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            raise refusal()
+
+        return call
+
+
+class NoHolds:
+    @staticmethod
+    def holds():
+        return ()
+
+
+def gatherer(clients=None, bucket=None, expected=EXPECTED):
+    bucket = bucket or Bucket(Broken(), BUCKET)
+    return Gatherer(
+        {service: Broken() for service in SERVICES} | (clients or {}),
+        bucket,
+        expected,
+        evidence=EvidenceStore(bucket.client, BUCKET, expected.owner, keep=expected.policy.evidence_keep, mode=None),
+        holds=NoHolds(),
+        clock=lambda: NOW,
+    )
+
+
+def test_where_every_call_is_refused_every_observation_says_so_and_nothing_passes():
+    facts = gatherer().gather()
+    failed = {name for name, o in facts["observations"].items() if not o["ok"]}
+    assert set(facts["observations"]) - failed == {"legal-holds"}
+    assert all("value" not in facts["observations"][name] for name in failed)
+    assert all(facts["observations"][name]["error"] for name in failed)
+    assessment = assess(facts, EXPECTED, NOW, checks=CHECKS)
+    assert {r.verdict for r in assessment.results} == {Verdict.UNKNOWN}
+    assert assessment.status is Status.INCOMPLETE
+
+
+def test_every_observation_names_its_call_as_iam_does():
+    for name, observation in gatherer().gather()["observations"].items():
+        for call in observation["call"].split(", "):
+            service, _, action = call.partition(":")
+            assert service in {"rds", "backup", "kms", "sns", "logs", "states", "s3"}, name
+            assert action[0].isupper(), name
+
+
+def test_every_check_reads_only_what_is_gathered():
+    gathered = set(gatherer().gather()["observations"])
+    for result in assess({}, EXPECTED, NOW, checks=CHECKS).results:
+        assert {e.name for e in result.evidence} <= gathered, result.spec.id
+
+
+class Paged:
+    """A service whose listing answers its first page, and fails on the second."""
+
+    def __init__(self, operation, page):
+        self._operation, self._page = operation, page
+
+    def get_paginator(self, name):
+        class Pages:
+            @staticmethod
+            def paginate(**_):
+                if name != self._operation:
+                    raise refusal()
+                yield self._page
+                raise refusal("ThrottlingException", 400)
+
+        return Pages
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            raise refusal()
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "operation", "page"),
+    [
+        ("log-groups", "logs", "describe_log_groups", {"logGroups": [{"logGroupName": "Stack-x", "kmsKeyId": "k"}]}),
+        ("backup-jobs", "backup", "list_backup_jobs", {"BackupJobs": []}),
+        ("copies", "backup", "list_recovery_points_by_backup_vault", {"RecoveryPoints": []}),
+        ("selections", "backup", "list_backup_selections", {"BackupSelectionsList": []}),
+    ],
+)
+def test_a_listing_whose_last_page_was_not_read_is_no_observation(name, service, operation, page):
+    observation = gatherer({service: Paged(operation, page)}).gather()["observations"][name]
+    assert (observation["ok"], "ThrottlingException" in observation["error"]) == (False, True)
+
+
+@pytest.fixture
+def aws():
+    with mock_aws():
+        yield lambda service: boto3.client(service, region_name=REGION)
+
+
+def bucket_of(aws, **options):
+    s3 = aws("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}, **options)
+    return Bucket(s3, BUCKET)
+
+
+def test_a_bucket_without_settings_is_observed_to_have_none(aws):
+    found = gatherer(bucket=bucket_of(aws)).gather()["observations"]
+    assert found["bucket-lifecycle"]["value"] == []
+    assert found["bucket-policy"]["value"] == {"document": None}
+    assert found["bucket-versioning"]["value"] == {"status": ""}
+    assert found["bucket-lock"]["value"] == {"enabled": False}
+    assert set(found["bucket-public-access"]["value"].values()) == {False}
+    assert found["previous"]["value"] == {"points": []}
+    assert (found["sets"]["value"], found["objects"]["value"]) == ([], [])
+
+
+def test_a_bucket_s_settings_are_observed_as_they_are(aws):
+    bucket = bucket_of(aws, ObjectLockEnabledForBucket=True)
+    rule = {
+        "ID": "x",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "logical-backups/"},
+        "Expiration": {"Days": 90},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+        "Transitions": [{"Days": 30, "StorageClass": "GLACIER"}],
+    }
+    bucket.client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [rule]})
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:key"}
+    encryption = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
+    bucket.client.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration=encryption)
+    found = gatherer(bucket=bucket).gather()["observations"]
+    assert found["bucket-encryption"]["value"] == {"algorithm": "aws:kms", "key": "arn:key"}
+    assert found["bucket-versioning"]["value"] == {"status": "Enabled"}
+    assert found["bucket-lock"]["value"] == {"enabled": True}
+    assert found["bucket-lifecycle"]["value"] == [
+        {
+            "status": "Enabled",
+            "prefix": "logical-backups/",
+            "expire_days": 90,
+            "noncurrent_days": 30,
+            "transitions": [{"days": 30, "storage_class": "GLACIER"}],
+        }
+    ]
+
+
+def test_a_set_with_an_altered_manifest_is_seen_and_its_archives_cannot_be_judged(aws):
+    bucket = bucket_of(aws)
+    key = f"logical-backups/{EXPECTED.lineage[0]}/clinic/20261121T020000Z/"
+    bucket.write(key + "0000.dump", "PGDMP", once=True)
+    bucket.write(key + "manifest.json", '{"format_version": 1, "digest": "0"}', once=True)
+    facts = gatherer(bucket=bucket).gather()
+    (found,) = facts["observations"]["sets"]["value"]
+    assert (found["database"], found["newest"], found["verification"]) == ("clinic", True, None)
+    assert (found["manifest"]["ok"], "altered" in found["manifest"]["problem"]) == (False, True)
+    objects = {item["key"]: item for item in facts["observations"]["objects"]["value"]}
+    assert objects[key + "0000.dump"]["recorded"] == {"bytes": None, "crc32": None, "version": None}
+    assert objects[key + "0000.dump"]["readable"] is True
+    verdicts = {r.spec.id: r.verdict for r in assess(facts, EXPECTED, NOW, checks=CHECKS).results}
+    assert verdicts["integrity.manifests"] is Verdict.FAIL
+    assert verdicts["integrity.archives"] is Verdict.UNKNOWN
+
+
+def test_an_altered_report_is_not_what_the_next_one_builds_on(aws):
+    bucket = bucket_of(aws)
+    store = EvidenceStore(bucket.client, BUCKET, EXPECTED.owner, keep=EXPECTED.policy.evidence_keep, mode=None)
+    written = store.append(
+        kind="compliance-report",
+        execution="run",
+        created=NOW - timedelta(days=1),
+        body={},
+        attachments={"report.json": json.dumps({"points": [{"id": "x"}]}).encode()},
+    )
+    assert gatherer(bucket=bucket).gather()["observations"]["previous"]["value"] == {"points": [{"id": "x"}]}
+    bucket.write(written.record.attachments[0].key, json.dumps({"points": []}), once=False)
+    observation = gatherer(bucket=bucket).gather()["observations"]["previous"]
+    assert (observation["ok"], "was altered" in observation["error"]) == (False, True)
+
+
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+ENVIRONMENT = {
+    "OWNER": "Stack-Backup",
+    "CLUSTER_ID": "clinic",
+    "CLUSTER_RESOURCE_ID": "cluster-A",
+    "BACKUP_BUCKET": BUCKET,
+    "BACKUP_KEY_ARN": "arn:key",
+    "RETENTION_POLICY": RetentionPolicy.hipaa().to_json(),
+    "COMPLIANCE": json.dumps({"vault": "v", "databases": ["clinic"], "vault_locked": True, "workflows": {"X": "arn"}}),
+    "LINEAGE": '["cluster-B"]',
+}
+
+
+def test_what_is_expected_comes_from_the_environment():
+    found = compliance_settings.expected(ENVIRONMENT)
+    assert found.lineage == ("cluster-A", "cluster-B")
+    assert (found.vault, found.databases, found.vault_locked) == ("v", ("clinic",), True)
+    assert found.policy == RetentionPolicy.hipaa()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OWNER", ""), ("BACKUP_KEY_ARN", ""), ("RETENTION_POLICY", "{}"), ("COMPLIANCE", "["), ("COMPLIANCE", "[]"),
+        ("COMPLIANCE", '{"owner": "x"}'), ("COMPLIANCE", '{"unknown": 1}'), ("LINEAGE", '"x"'), ("LINEAGE", "[1]"),
+    ],
+)  # fmt: skip
+def test_a_malformed_environment_is_refused_and_the_variable_named(name, value):
+    with pytest.raises(SettingsError, match=name):
+        compliance_settings.expected({**ENVIRONMENT, name: value})
+
+
+def test_the_lock_is_governance_unless_said_otherwise():
+    assert compliance_settings.lock_mode({}) == "GOVERNANCE"
+    assert compliance_settings.lock_mode({"EVIDENCE_LOCK": "COMPLIANCE"}) == "COMPLIANCE"
+    assert compliance_settings.lock_mode({"EVIDENCE_LOCK": "NONE"}) is None
+    with pytest.raises(SettingsError, match="EVIDENCE_LOCK"):
+        compliance_settings.lock_mode({"EVIDENCE_LOCK": "OFF"})
+
+
+def test_times_of_calls_are_aware():
+    assert datetime.fromisoformat(gatherer().gather()["observations"]["vault"]["at"]).tzinfo == UTC
