@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drill import foundation, recovery
+from drill import compliance, foundation, recovery
 from drill.journal import Journal, Step, StepFailedError
 from drill.world import World
 from local.server import LocalAws
@@ -33,6 +33,8 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("point-in-time-recovery", recovery.point_in_time_recovery),
     ("recovery-test", recovery.recovery_test),
     ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
+    ("compliance", compliance.compliance),
+    ("compliance-detects-drift", compliance.compliance_detects_drift),
 )
 
 

@@ -26,6 +26,7 @@ from cdk_aurora_backup.recovery import Recovery
 from cdk_aurora_backup.replication import Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
+from cdk_aurora_backup.retention import RetentionManager
 from cdk_aurora_backup.tamper_alerts import TamperAlerts
 from cdk_aurora_backup.trial_restore import TrialRestore
 
@@ -209,6 +210,14 @@ class AuroraBackup(Construct):
             test_instance_class=test_instance_class,
             restore_testing=self._restore_testing,
         )
+        self._retention = RetentionManager(
+            self,
+            "Retention",
+            functions=self._functions,
+            alerts=self._alerts,
+            vaults=[self._plan.vault],
+            lineage=lineage,
+        )
         locked = kept and vault is None and vault_lock is not None
         self._compliance = Compliance(
             self,
@@ -275,6 +284,11 @@ class AuroraBackup(Construct):
     def recovery(self) -> Recovery:
         """Snapshots on demand, point-in-time recovery, recovery tests, and what they need."""
         return self._recovery
+
+    @property
+    def retention(self) -> RetentionManager:
+        """The retention manager, and legal holds."""
+        return self._retention
 
     @property
     def compliance(self) -> Compliance:

@@ -109,6 +109,7 @@ class AuroraBackupStack(Stack):
             "BackupVault": backup.plan.vault.backup_vault_name,
             "AlertTopic": backup.alerts.topic.topic_arn,
             "LogicalBackupWorkflow": backup.logical_backup.machine.state_machine_arn,
+            "RetentionWorkflow": backup.retention.machine.state_machine_arn,
             "TrialRestoreWorkflow": backup.trial_restore.machine.state_machine_arn,
             "BaselineWorkflow": backup.recovery.baselines.machine.state_machine_arn,
             "OnDemandSnapshotWorkflow": backup.recovery.on_demand_snapshot.machine.state_machine_arn,
