@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Self
 
@@ -188,7 +188,7 @@ def simulate(policy: RetentionPolicy, workload: Workload, prices: Prices, *, sta
     """Day by day from `start`; each day as it is at its end. Raises SettingsError: days outside 1-36525."""
     if not 1 <= days <= 36_525:  # noqa: PLR2004  a hundred years
         raise SettingsError(f"days must be within 1-36525, got {days}")
-    begin = datetime.combine(start, time(), UTC)
+    begin = datetime(start.year, start.month, start.day, tzinfo=UTC)
     births = _births(policy, workload, begin, days)
     stock = _Stock(policy, workload, prices, begin)
     found = []
