@@ -108,7 +108,7 @@ class Place:
         return {
             "PATH": f"{self.server.home.bin}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.scratch),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'lambdas'}",
             "PGPASSFILE": str(self.passfile),
             "AWS_ACCESS_KEY_ID": "benchmark",
             "AWS_SECRET_ACCESS_KEY": "benchmark",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MEMORY_BUDGET = 256 * MIB
-UPLOAD_THREADS = 3
+UPLOAD_THREADS = 3  # for one archive; archives side by side produce less each, and take one fewer
 _ZSTD_CLIENT = 16
 
 
@@ -177,6 +177,7 @@ class _Dump:
                     "bring a client layer of that version (docs/logical-backup.md, Client binaries)"
                 )
             snapshot = self._open(session)
+            self._left_out = _left_out(session, major)
             before = catalog.sequences(session)
             split = plan_archives(snapshot.tables, self._options.jobs, self._options.split_bytes)
             finished, facts = self._archives(session, snapshot, split, before)
@@ -278,11 +279,13 @@ class _Dump:
         key = f"{self._request.key}{index:04d}.dump"
         split = sum(t.bytes for t in tables)
         expected = split if index else sum(t.bytes for t in snapshot.tables) - split
-        plan = plan_parts(expected, budget=self._options.memory_budget // workers, threads=UPLOAD_THREADS)
+        plan = plan_parts(
+            expected, budget=self._options.memory_budget // workers, threads=UPLOAD_THREADS - (workers > 1)
+        )
         selection = (
             [arg for t in tables for arg in ("--table", t.sql)] + ["--data-only"]
             if index
-            else [arg for t in tables for arg in ("--exclude-table-data", t.sql)]
+            else [*self._left_out, *(arg for t in tables for arg in ("--exclude-table-data", t.sql))]
         )
         command = [
             "pg_dump",
@@ -356,6 +359,14 @@ class _Snapshot:
     server: str
     tables: list[Table]
     not_covered: tuple[str, ...]
+
+
+def _left_out(session: Session, client_major: int) -> list[str]:
+    """Options that leave out our own schema: its grants name a grantor that nobody may become when restoring."""
+    extensions = catalog.own_extensions(session)
+    if extensions and client_major < _EXCLUDES_EXTENSIONS:
+        return []
+    return [f"--exclude-schema={quote(catalog.OWN_SCHEMA)}", *(f"--exclude-extension={quote(e)}" for e in extensions)]
 
 
 def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:

@@ -6,6 +6,7 @@ The object appears only when `complete` is called; leaving the `with` block in a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import logging
@@ -16,7 +17,7 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from aurora_backup.errors import BackupError, S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
@@ -36,6 +37,7 @@ _FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive
 _BASE = 24 * MIB  # 9,500 of them hold 239 GB: enough for a 150 GB database whose archive is 1.5 times its size
 _GROWTH = 1.5
 CHECK_SECONDS = 1.0
+_M_MMAP_THRESHOLD = -3  # <malloc.h>
 _log = logging.getLogger(__name__)
 
 
@@ -107,12 +109,12 @@ class Upload:
     ) -> None:
         self._bucket, self._key, self._plan, self._replaces = bucket, key, plan, replaces
         self._free: queue.Queue[bytearray | None] = queue.Queue()
-        self._work: queue.Queue[tuple[int, bytearray, int] | None] = queue.Queue()
+        self._work: queue.Queue[tuple[int, bytearray] | None] = queue.Queue()
         self._etags: dict[int, str] = {}
         self._crcs: dict[int, str] = {}
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
-        self._allotted = 0
+        self._allotted = plan.buffers
         self._crc = 0
         self._sha = hashlib.sha256() if sha256 else None
         self._upload_id: str | None = None
@@ -130,6 +132,10 @@ class Upload:
     def start(self) -> Self:
         """Begin the upload; `abort` or `complete` must follow."""
         self._upload_id = self._bucket.begin(self._key)
+        _free_at_once()
+        # All of them, written to, at once: what a dump needs does not depend on how far it has come.
+        for _ in range(self._plan.buffers):
+            self._free.put(bytearray(b"\0") * self._plan.base)
         for number in range(max(1, self._plan.buffers - 1)):
             thread = threading.Thread(target=self._send, name=f"part-{number}", daemon=True)
             thread.start()
@@ -187,8 +193,10 @@ class Upload:
                     self._sha.update(part)
                 self.bytes += filled
                 part.release()
-                self._work.put((number, buffer, filled))
             view.release()
+            if filled or number == 1:
+                del buffer[filled:]  # the last part: cut in place, not copied
+                self._work.put((number, buffer))
 
     def drain(self) -> None:
         """Wait until every part has arrived, and give the buffers back.
@@ -223,9 +231,6 @@ class Upload:
         wanted, allowed = self._plan.size(number), self._plan.buffers_for(number)
         while True:
             self._raise_failure()
-            if self._allotted < allowed and self._free.empty():
-                self._allotted += 1
-                return bytearray(wanted)
             try:
                 buffer = self._free.get(timeout=1)
             except queue.Empty:
@@ -243,12 +248,11 @@ class Upload:
 
     def _send(self) -> None:
         while (item := self._work.get()) is not None:
-            number, buffer, filled = item
+            number, buffer = item
             if self._failure is None:
                 try:
-                    body: Any = buffer if filled == len(buffer) else bytes(memoryview(buffer)[:filled])
-                    crc = crc32_text(zlib.crc32(body))
-                    self._etags[number] = self._bucket.part(self._key, self._upload_id or "", number, body, crc)
+                    crc = crc32_text(zlib.crc32(buffer))
+                    self._etags[number] = self._bucket.part(self._key, self._upload_id or "", number, buffer, crc)
                     self._crcs[number] = crc
                 except Exception as error:  # noqa: BLE001  raised again in the reading thread
                     self._failure = error
@@ -269,3 +273,9 @@ class Upload:
         if isinstance(self._failure, BackupError):
             raise self._failure
         raise S3Failed(f"{self._key}: {type(self._failure).__name__}: {self._failure}") from self._failure
+
+
+def _free_at_once() -> None:
+    """Have glibc give freed buffers back to the system; left alone it learns to keep some, and memory is not flat."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MIB)
