@@ -232,7 +232,9 @@ class Compliance(Construct):
         return [
             statement("ListEvidence", ["s3:ListBucket"], [bucket.bucket_arn]),
             statement("ReadEvidence", ["s3:GetObject"], read, wildcard=named),
-            statement("KeepEvidence", ["s3:PutObject", "s3:PutObjectRetention"], kept, wildcard=named),
+            # Only writes that would replace nothing, which S3 itself checks.
+            statement("KeepEvidence", ["s3:PutObject"], kept, {"Null": {"s3:if-none-match": "false"}}, wildcard=named),
+            statement("LockEvidence", ["s3:PutObjectRetention"], kept, wildcard=named),
         ]
 
 

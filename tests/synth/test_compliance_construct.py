@@ -1,0 +1,140 @@
+"""The Compliance construct: least privilege, evidence lock, alarms that breach on silence, and one that acts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aurora_backup.compliance_settings import expected
+from cdk_aurora_backup import SynthError
+from cdk_aurora_backup.compliance import EvidenceLock
+from tests.synth.synthesis import flat
+
+SENTENCE = "I understand that evidence in compliance mode cannot be deleted by anybody for 6 years, and is paid for until then."
+
+
+def ours(template, kind):
+    """Resources of one type under the construct, by logical id."""
+    return {k: v for k, v in template["Resources"].items() if v["Type"] == kind and k.startswith("BackupCompliance")}
+
+
+def function(synthesised, name):
+    (found,) = [v for k, v in ours(synthesised.template, "AWS::Lambda::Function").items() if name in k]
+    return found["Properties"]
+
+
+def statements(synthesised, name):
+    policies = ours(synthesised.template, "AWS::IAM::ManagedPolicy")
+    (found,) = [v for k, v in policies.items() if k.startswith(f"BackupCompliance{name}Role")]
+    return {s["Sid"]: s for s in found["Properties"]["PolicyDocument"]["Statement"]}
+
+
+def actions(synthesised, name):
+    found = statements(synthesised, name).values()
+    return {a for s in found for a in (s["Action"] if isinstance(s["Action"], list) else [s["Action"]])}
+
+
+def test_the_gatherer_reads_and_writes_only_its_own_document(default):
+    writing = {a for a in actions(default, "Gather") if not a.split(":")[1].startswith(("Get", "List", "Describe"))}
+    assert writing == {
+        "s3:PutObject", "logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage", "kms:Decrypt",
+        "kms:GenerateDataKey", "xray:PutTraceSegments", "xray:PutTelemetryRecords",
+    }  # fmt: skip
+    (put,) = [s for s in statements(default, "Gather").values() if "s3:PutObject" in s["Action"]]
+    assert flat(put["Resource"]).endswith("/compliance-backups/evidence/facts/*")
+
+
+def test_the_reporter_adds_evidence_and_can_neither_delete_it_nor_shorten_its_lock(default):
+    found = actions(default, "Report")
+    assert {"s3:PutObject", "s3:PutObjectRetention"} <= found
+    assert not {a for a in found if "Delete" in a or "Bypass" in a or "LegalHold" in a}
+    keep = statements(default, "Report")["KeepEvidence"]
+    assert {w.split("/evidence/")[1] for w in flat(keep["Resource"])} == {"chain/*", "attachments/*"}
+    assert keep["Condition"] == {"Null": {"s3:if-none-match": "false"}}  # only what is not there yet
+
+
+def test_neither_function_is_in_the_vpc_or_may_read_the_database_s_secret(default):
+    for name in ("Gather", "Report"):
+        assert "VpcConfig" not in function(default, name)
+        assert not {a for a in actions(default, name) if a.startswith(("secretsmanager:", "rds-db:"))}
+
+
+def test_the_functions_can_read_what_they_are_told(default):
+    for name in ("Gather", "Report"):
+        environment = {k: flat(v) for k, v in function(default, name)["Environment"]["Variables"].items()}
+        found = expected(environment)
+        assert set(found.workflows) >= {"LogicalBackup", "RecoveryTest", "TrialRestore"}
+        assert (found.vault_locked, found.vault_denies_deletion, found.deletion_protection) == (True, True, True)
+        assert found.log_groups == ("AuroraBackup-Backup",)
+        assert found.vault
+        assert found.plan_id
+        assert found.topic_arn
+    groups = [k for k, v in default.template["Resources"].items() if v["Type"] == "AWS::Logs::LogGroup"]
+    assert [g for g in groups if g.startswith("BackupCompliance")]
+
+
+def test_evidence_is_locked_in_governance_mode_and_not_in_a_stack_that_is_torn_down(default, dev):
+    assert function(default, "Report")["Environment"]["Variables"]["EVIDENCE_LOCK"] == "GOVERNANCE"
+    assert function(dev, "Report")["Environment"]["Variables"]["EVIDENCE_LOCK"] == "NONE"
+
+
+def test_compliance_mode_needs_its_sentence_word_for_word():
+    assert EvidenceLock.compliance(acknowledgement=SENTENCE).mode == "COMPLIANCE"
+    for wrong in ("", "yes", SENTENCE.lower(), SENTENCE.replace("6", "7")):
+        with pytest.raises(SynthError, match="word for word"):
+            EvidenceLock.compliance(acknowledgement=wrong)
+    assert EvidenceLock.compliance(acknowledgement=SENTENCE.replace("6 years", "8 years"), years=8).mode == "COMPLIANCE"
+
+
+def test_every_alarm_breaches_when_no_report_comes_and_only_the_composite_acts(default):
+    alarms = ours(default.template, "AWS::CloudWatch::Alarm")
+    assert {k.removeprefix("BackupComplianceWatch")[:-8] for k in alarms} == {
+        "NotCompliant", "RecoveryTestOld", "WeeklyOld", "MonthlyOld", "LogicalOld",
+    }  # fmt: skip
+    for alarm in alarms.values():
+        assert alarm["Properties"]["TreatMissingData"] == "breaching"
+        assert "AlarmActions" not in alarm["Properties"]
+    (composite,) = ours(default.template, "AWS::CloudWatch::CompositeAlarm").values()
+    assert composite["Properties"]["AlarmActions"]
+    rule = flat(composite["Properties"]["AlarmRule"])
+    for name in alarms:
+        assert name in rule
+    assert rule.count("OR") == len(alarms) - 1
+
+
+def test_an_alarm_s_limit_is_the_schedule_s_longest_gap_and_a_day(default):
+    alarms = ours(default.template, "AWS::CloudWatch::Alarm")
+    limits = {k.removeprefix("BackupComplianceWatch")[:-8]: v["Properties"]["Threshold"] for k, v in alarms.items()}
+    day = 86_400
+    assert (limits["WeeklyOld"], limits["MonthlyOld"], limits["RecoveryTestOld"]) == (8 * day, 32 * day, 40 * day)
+
+
+def test_the_dashboard_shows_verdict_recovery_points_tests_and_dumps(default):
+    (board,) = ours(default.template, "AWS::CloudWatch::Dashboard").values()
+    body = flat(board["Properties"]["DashboardBody"])
+    for metric in (
+        "CompliancePassed",
+        "RecoveryPointAge",
+        "RecoveryTestAge",
+        "RecoveryTime",
+        "DumpDuration",
+        "DumpRate",
+    ):
+        assert metric in body
+    assert "DumpBytes" in body
+
+
+def test_the_workflow_runs_every_day_and_tells_when_it_is_no_pass(default):
+    (schedule,) = ours(default.template, "AWS::Scheduler::Schedule").values()
+    assert schedule["Properties"]["ScheduleExpression"] == "cron(0 6 * * ? *)"
+    (machine,) = ours(default.template, "AWS::StepFunctions::StateMachine").values()
+    states = json.loads(flat(machine["Properties"]["DefinitionString"]))["States"]
+    assert states["Is it a pass?"]["Default"] == "Tell"
+    assert states["Is it a pass?"]["Choices"][0] == {
+        "Variable": "$.compliance_status", "StringEquals": "PASS", "Next": "Done",
+    }  # fmt: skip
+    for name in ("Gather facts", "Judge and store"):
+        assert states[name]["TimeoutSeconds"]
+        assert states[name]["Retry"]
+        assert states[name]["Catch"]
