@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurora_backup.database_role import SCHEMA as OWN_SCHEMA
 from aurora_backup.errors import QueryFailed
 from aurora_backup.manifest import Facts, SequenceFacts, TableFacts
 from aurora_backup.postgres import SqlError, quote
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from aurora_backup.postgres import Session
 
-_SYSTEM = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
+# Our own schema (heartbeat, amcheck) is no part of anybody's data: it is neither dumped nor compared.
+_SYSTEM = f"n.nspname NOT IN ('pg_catalog', 'information_schema', '{OWN_SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'"
 # Objects that an extension owns come back with CREATE EXTENSION.
 _MEMBER = "SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.{}'::regclass"
 _PG15, _PG16, _PG17 = 150000, 160000, 170000
@@ -311,11 +313,23 @@ def schema(session: Session) -> dict[str, str]:
 
 
 def extensions(session: Session) -> dict[str, str]:
-    """Version by name, plpgsql included."""
-    return {
-        str(name): str(version)
-        for name, version in session.run("SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY extname")
-    }
+    """Version by name, plpgsql included, but for those in our own schema."""
+    rows = session.run(
+        "SELECT e.extname, e.extversion FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = e.extnamespace WHERE n.nspname <> :own ORDER BY e.extname",
+        own=OWN_SCHEMA,
+    )
+    return {str(name): str(version) for name, version in rows}
+
+
+def own_extensions(session: Session) -> list[str]:
+    """Extensions in our own schema."""
+    rows = session.run(
+        "SELECT e.extname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE n.nspname = :own ORDER BY 1",
+        own=OWN_SCHEMA,
+    )
+    return [str(row[0]) for row in rows]
 
 
 def database(session: Session) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from aurora_backup import catalog
+from aurora_backup.database_role import SCHEMA as OWN_SCHEMA
 from aurora_backup.errors import DumpFailed, ObjectExists, QueryFailed, RecordError, SettingsError
 from aurora_backup.ledger import CreationRecord, Ledger
 from aurora_backup.manifest import NAME, NOT_COVERED, Archive, Facts, Manifest, SequenceFacts
-from aurora_backup.postgres import Session, client_environment, client_version
+from aurora_backup.postgres import Session, client_environment, client_version, quote
 from aurora_backup.programs import Program
 from aurora_backup.s3 import NoSuchObject
 from aurora_backup.settings import DEFAULT_COMPRESSION
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 MEMORY_BUDGET = 256 * MIB
 UPLOAD_THREADS = 3  # for one archive; archives side by side produce less each, and take one fewer
 _ZSTD_CLIENT = 16
+_EXCLUDES_EXTENSIONS = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,7 @@ class _Dump:
         self._source, self._bucket, self._request, self._options = source, bucket, request, options
         self._stop = threading.Event()
         self._sent: dict[int, Upload] = {}
+        self._left_out: list[str] = []
         self._failures: list[BaseException] = []
 
     def run(self) -> Manifest:
@@ -366,7 +369,7 @@ def _left_out(session: Session, client_major: int) -> list[str]:
     extensions = catalog.own_extensions(session)
     if extensions and client_major < _EXCLUDES_EXTENSIONS:
         return []
-    return [f"--exclude-schema={quote(catalog.OWN_SCHEMA)}", *(f"--exclude-extension={quote(e)}" for e in extensions)]
+    return [f"--exclude-schema={quote(OWN_SCHEMA)}", *(f"--exclude-extension={quote(e)}" for e in extensions)]
 
 
 def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:

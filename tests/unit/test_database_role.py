@@ -157,3 +157,30 @@ def test_refused_statements_are_reported_and_do_not_fail_the_resource(answers, m
     handler.handler(event(url, "Update"), None)
     assert kept[0]["Status"] == "SUCCESS"
     assert "amcheck" in kept[0]["Data"]["Refused"]
+
+
+def test_a_dump_leaves_our_own_schema_out_and_restores_where_the_role_is_not_known(
+    fresh, postgres, s3_server, pg_bin, monkeypatch
+):
+    from datetime import UTC, datetime
+
+    from aurora_backup.dump import Request, dump_set
+    from aurora_backup.manifest import set_key
+    from aurora_backup.restore import restore_set
+    from aurora_backup.s3 import Bucket
+
+    monkeypatch.setenv("PATH", f"{pg_bin}:/usr/bin:/bin")
+    make(fresh)
+    with Session(fresh) as session:
+        session.run("SET ROLE aurora_backup")
+        session.run("CREATE TABLE aurora_backup.heartbeat (seq bigint)")
+    bucket = Bucket(s3_server.client(), s3_server.bucket())
+    started = datetime(2026, 11, 21, 2, tzinfo=UTC)
+    key = set_key("logical-backups", "cluster-1", fresh.dbname, started)
+    outcome = dump_set(fresh, bucket, Request(key=key, owner="o", execution="e", started=started, source={}))
+    assert [t.key for t in outcome.manifest.facts.tables] == [("public", "visits")]
+    assert "amcheck" not in outcome.manifest.facts.extensions
+    target = fresh.database(postgres.database())
+    assert restore_set(bucket, outcome.manifest, target).ok
+    with Session(target) as session:
+        assert not session.value("SELECT 1 FROM pg_namespace WHERE nspname = 'aurora_backup'")
