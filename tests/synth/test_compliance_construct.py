@@ -11,7 +11,10 @@ from cdk_aurora_backup import SynthError
 from cdk_aurora_backup.compliance import EvidenceLock
 from tests.synth.synthesis import flat
 
-SENTENCE = "I understand that evidence in compliance mode cannot be deleted by anybody for 6 years, and is paid for until then."
+SENTENCE = (
+    "I understand that evidence in compliance mode cannot be deleted by anybody for 6 years, and is"
+    " paid for until then."
+)
 
 
 def ours(template, kind):

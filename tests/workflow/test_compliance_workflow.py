@@ -1,0 +1,169 @@
+"""The two compliance functions on the local AWS: facts gathered from it, evidence locked in its S3, replays, drift."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from aurora_backup.cli import main
+from aurora_backup.evidence import Rules, verify
+from aurora_backup.evidence_store import EvidenceNotWritten, EvidenceStore
+from aurora_backup.handlers import gather_compliance, report_compliance
+from aurora_backup.policy import RetentionPolicy
+
+OWNER = "Compliance-Test"
+POLICY = RetentionPolicy.dev()
+
+
+@pytest.fixture(scope="module")
+def deployed(local_aws):
+    """A cluster, a key, a topic and a locked bucket with the policy's lifecycle; the functions' environment."""
+    kms, s3, rds = (local_aws.client(name) for name in ("kms", "s3", "rds"))
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    kms.enable_key_rotation(KeyId=key)
+    bucket, name = f"compliance-{secrets.token_hex(4)}", f"clinic-{secrets.token_hex(4)}"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": local_aws.region}}
+    s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True, **where)
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    encryption = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=encryption)
+    rules = [
+        {
+            "ID": rule.prefix,
+            "Status": "Enabled",
+            "Filter": {"Prefix": rule.prefix},
+            "Expiration": {"Days": rule.expire_days},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": rule.noncurrent_days},
+            "Transitions": [{"Days": t.days, "StorageClass": t.storage_class.value} for t in rule.transitions],
+        }
+        for rule in POLICY.lifecycle_rules()
+    ]
+    for rule in rules:
+        rule["Transitions"] or rule.pop("Transitions")
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    cluster = rds.create_db_cluster(
+        DBClusterIdentifier=name,
+        Engine="aurora-postgresql",
+        MasterUsername="postgres",
+        ManageMasterUserPassword=True,
+        StorageEncrypted=True,
+        KmsKeyId=key,
+        BackupRetentionPeriod=1,
+        CopyTagsToSnapshot=True,
+        DeletionProtection=True,
+    )["DBCluster"]
+    deadline = time.monotonic() + 60
+    while rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"][0]["Status"] != "available":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    environment = {
+        **local_aws.env(),
+        "OWNER": OWNER,
+        "CLUSTER_ID": name,
+        "CLUSTER_RESOURCE_ID": cluster["DbClusterResourceId"],
+        "BACKUP_BUCKET": bucket,
+        "BACKUP_KEY_ARN": key,
+        "RETENTION_POLICY": POLICY.to_json(),
+        "COMPLIANCE": json.dumps({"workflows": {}, "log_groups": []}),
+        "EVIDENCE_LOCK": "GOVERNANCE",
+    }
+    yield environment
+    rds.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=False, ApplyImmediately=True)
+    rds.delete_db_cluster(DBClusterIdentifier=name, SkipFinalSnapshot=True)
+
+
+@pytest.fixture
+def run(deployed, monkeypatch):
+    for name, value in deployed.items():
+        monkeypatch.setenv(name, value)
+
+    def report(execution=None, **more):
+        event = {"execution": execution or f"run-{secrets.token_hex(4)}", "started": datetime.now(UTC).isoformat()}
+        return report_compliance.handler(gather_compliance.handler(event | more, None), None)
+
+    return report
+
+
+def report_of(local_aws, deployed, answer):
+    key = answer["attachments"]["report.json"]
+    return json.loads(local_aws.client("s3").get_object(Bucket=deployed["BACKUP_BUCKET"], Key=key)["Body"].read())
+
+
+def verdicts(report):
+    return {c["id"]: c["verdict"] for c in report["checks"]}
+
+
+def store_of(local_aws, deployed):
+    return EvidenceStore(
+        local_aws.client("s3"), deployed["BACKUP_BUCKET"], OWNER, keep=POLICY.evidence_keep, mode="GOVERNANCE"
+    )
+
+
+def test_facts_come_from_the_local_aws_and_what_is_not_there_is_unknown(local_aws, deployed, run):
+    answer = run()
+    found = verdicts(report_of(local_aws, deployed, answer))
+    for check in ("encryption.cluster", "encryption.bucket", "encryption.key", "encryption.key-rotation"):
+        assert found[check] == "PASS", check
+    for check in ("retention.cluster", "retention.deletion-protection", "retention.lifecycle", "retention.versions"):
+        assert found[check] == "PASS", check
+    for check in ("encryption.key-policy", "accessibility.bucket"):
+        assert found[check] == "FAIL", check  # nobody denied anything here
+    assert found["integrity.recovery-test"] == "UNKNOWN"
+    assert answer["compliance_status"] == "FAIL"
+    assert answer["remediation_needed"] is True
+
+
+def test_drift_is_found_in_the_next_report_and_gone_in_the_one_after(local_aws, deployed, run):
+    rds, name = local_aws.client("rds"), deployed["CLUSTER_ID"]
+    rds.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=False, ApplyImmediately=True)
+    try:
+        drifted = verdicts(report_of(local_aws, deployed, run()))
+    finally:
+        rds.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=True, ApplyImmediately=True)
+    assert drifted["retention.deletion-protection"] == "FAIL"
+    assert verdicts(report_of(local_aws, deployed, run()))["retention.deletion-protection"] == "PASS"
+
+
+def test_reports_are_chained_locked_and_written_once(local_aws, deployed, run):
+    first = run("the-first")
+    run()
+    assert run("the-first")["head"] == first["head"]  # a replay
+    store = store_of(local_aws, deployed)
+    objects = store.objects()
+    rules = Rules(keep_days=2191, now=datetime.now(UTC), longest_gap=timedelta(hours=26), gap_kind="compliance-report")
+    outcome = verify(objects, OWNER, rules, store.locks(list(objects)))
+    assert outcome.problems == ()
+    assert outcome.records >= 2
+
+
+def test_a_changed_report_is_found_by_the_command_in_s3(local_aws, deployed, run, capsys):
+    run()
+    where = ["--bucket", deployed["BACKUP_BUCKET"], "--endpoint-url", local_aws.endpoint_url]
+    assert main(["evidence", "verify", "--json", *where]) == 0
+    s3, bucket = local_aws.client("s3"), deployed["BACKUP_BUCKET"]
+    key = next(k for k in store_of(local_aws, deployed).objects() if k.endswith("report.html"))
+    before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    version = s3.put_object(Bucket=bucket, Key=key, Body=before.replace(b"FAIL", b"PASS", 1))["VersionId"]
+    assert main(["evidence", "verify", "--json", *where]) == 1
+    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    problems = " ".join(told["owners"][OWNER]["problems"])
+    assert "was altered" in problems
+    assert "2 versions" in problems
+    s3.delete_object(Bucket=bucket, Key=key, VersionId=version)
+    assert main(["evidence", "verify", "--json", *where]) == 0
+
+
+def test_a_report_that_cannot_be_stored_fails_the_workflow(run, monkeypatch):
+    event = {"execution": "refused", "started": datetime.now(UTC).isoformat()}
+    facts = gather_compliance.handler(event, None)
+
+    def refuse(*_, **__):
+        raise EvidenceNotWritten("S3 refused")
+
+    monkeypatch.setattr(EvidenceStore, "append", refuse)
+    with pytest.raises(EvidenceNotWritten):
+        report_compliance.handler(facts, None)
