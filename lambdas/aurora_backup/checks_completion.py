@@ -114,7 +114,7 @@ def _newest(name: str) -> Callable[[Reader, Expected], Found]:
     def check(read: Reader, expected: Expected) -> Found:
         stream = next(s for s in streams(expected.policy) if s.name == name)
         points, known = points_of(stream, read, expected), _known(read, stream)
-        series = sorted({p.series for p in (*points, *known)} | (set(expected.databases) if stream.prefix else set()))
+        series = sorted({p.series for p in (*points, *known)} | _databases(stream, read, expected))
         tally = Tally()
         newest = []
         for one in series or [""]:
@@ -130,6 +130,14 @@ def _newest(name: str) -> Callable[[Reader, Expected], Found]:
         )
 
     return check
+
+
+def _databases(stream: Stream, read: Reader, expected: Expected) -> set[str]:
+    """The databases that must have sets: those that are named, and those that have one, good or not."""
+    if stream.prefix is None:
+        return set()
+    sets = read.observation("sets").each()
+    return {item.text("database") for item in sets if item.text("prefix") == stream.prefix} | set(expected.databases)
 
 
 def _behind(

@@ -451,6 +451,18 @@ def test_a_set_whose_verification_failed_is_no_recovery_point():
     assert "completion.logical" in failing(facts, now=later)
 
 
+def test_a_database_whose_only_set_failed_its_verification_is_not_overlooked():
+    facts = healthy()
+    sets = facts["observations"]["sets"]["value"]
+    only = copy.deepcopy(sets[0]) | {"database": "billing", "set": "logical-backups/x/billing/y/"}
+    only["verification"]["full-decode"]["ok"] = False
+    sets.append(only)
+    assert {"completion.logical", "integrity.decode"} <= {
+        r.spec.id for r in run(facts).results if r.verdict is not Verdict.PASS
+    }
+    assert "logical of billing" in reason(facts, "completion.logical")
+
+
 def test_an_archive_in_glacier_needs_a_restore_first_and_is_not_inaccessible():
     facts = healthy()
     item = facts["observations"]["objects"]["value"][0]
