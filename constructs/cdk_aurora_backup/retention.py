@@ -73,7 +73,12 @@ class RetentionManager(Construct):
             "Plan",
             "plan_retention",
             description="Decides which recovery points may go, and deletes nothing",
-            statements=[*self._observe(), *self._list_vaults(vaults), self._write("retention")],
+            statements=[
+                *self._observe(),
+                self._list_uploads(),
+                *self._list_vaults(vaults),
+                self._write("retention"),
+            ],
             environment=environment,
             timeout=LAMBDA_LIMIT,
             memory_mb=1024,
@@ -214,7 +219,7 @@ class RetentionManager(Construct):
         clusters = Stack.of(self).format_arn(
             service="rds", resource="cluster", resource_name="*", arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
-        lists = ("ListBucket", "ListBucketVersions", "ListBucketMultipartUploads")
+        lists = ("ListBucket", "ListBucketVersions")
         read = [*self._sets(), *self._objects(f"{_EVIDENCE}/retention/*", f"{_EVIDENCE}/holds/*", "ledger/*")]
         return [
             statement(
@@ -227,6 +232,9 @@ class RetentionManager(Construct):
             statement("ReadObjects", ["s3:GetObject"], read, wildcard=_READS),
             statement("ReadHolds", ["s3:GetObjectLegalHold"], self._sets(), wildcard=_READS),
         ]
+
+    def _list_uploads(self) -> Statement:
+        return statement("ListUploads", ["s3:ListBucketMultipartUploads"], [self._functions.bucket.bucket_arn])
 
     def _list_vaults(self, vaults: Sequence[backup.IBackupVault]) -> list[Statement]:
         arns = [vault.backup_vault_arn for vault in vaults]
