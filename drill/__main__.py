@@ -32,9 +32,9 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("disaster", recovery.disaster),
     ("point-in-time-recovery", recovery.point_in_time_recovery),
     ("recovery-test", recovery.recovery_test),
-    ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
     ("compliance", compliance.compliance),
     ("compliance-detects-drift", compliance.compliance_detects_drift),
+    ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
 )
 
 
