@@ -161,8 +161,9 @@ def _lifecycle(world: World) -> Iterator[str]:
 def _snapshot(world: World) -> Iterator[str]:
     """RDS refuses to make an encrypted snapshot public, which is said; it is given to a stranger's account instead."""
     rds = world.aws.client("rds")
-    snapshots = rds.describe_db_cluster_snapshots(SnapshotType="awsbackup")["DBClusterSnapshots"]
-    name = snapshots[0]["DBClusterSnapshotIdentifier"]
+    snapshots = rds.describe_db_cluster_snapshots(SnapshotType="manual")["DBClusterSnapshots"]
+    owner = world.cluster()["DbClusterResourceId"]
+    name = next(s["DBClusterSnapshotIdentifier"] for s in snapshots if s["DbClusterResourceId"] == owner)
 
     def share(verb: str, value: str) -> None:
         rds.modify_db_cluster_snapshot_attribute(

@@ -32,6 +32,7 @@ from cdk_aurora_backup.protected_cluster import ProtectedCluster
 from cdk_aurora_backup.replication import Replica, ReplicaBucket, ReplicateTo, Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
+from cdk_aurora_backup.retention_checks import BackupRetentionChecks
 from cdk_aurora_backup.tamper_alerts import TamperAlerts
 from cdk_aurora_backup.vault_account import BackupVaultAccount
 from cdk_aurora_backup.workflow import Workflow
@@ -47,6 +48,7 @@ __all__ = [
     "BackupFunctions",
     "BackupKey",
     "BackupPlan",
+    "BackupRetentionChecks",
     "BackupVault",
     "BackupVaultAccount",
     "ClusterDetails",

@@ -65,6 +65,10 @@ class ComplianceWatch(Construct):
             alarm_rule=rule,
             alarm_description="Backups are not shown to be compliant: open the newest compliance report",
         )
+        resource = self._composite.node.default_child
+        if isinstance(resource, cloudwatch.CfnCompositeAlarm):
+            # CDK makes up a name; CloudFormation does better, because it can then replace the alarm.
+            resource.add_property_deletion_override("AlarmName")
         alerts.watch_alarm(self._composite)
         self._dashboard = self._make_dashboard()
 
