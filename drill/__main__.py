@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drill import compliance, foundation, recovery
+from drill import compliance, foundation, recovery, retention
 from drill.journal import Journal, Step, StepFailedError
 from drill.world import World
 from local.server import LocalAws
@@ -32,9 +32,12 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("disaster", recovery.disaster),
     ("point-in-time-recovery", recovery.point_in_time_recovery),
     ("recovery-test", recovery.recovery_test),
+    ("retention-report", retention.retention_report),
     ("compliance", compliance.compliance),
     ("compliance-detects-drift", compliance.compliance_detects_drift),
     ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
+    ("legal-hold", retention.legal_hold),
+    ("retention-enforce", retention.retention_enforce),
 )
 
 

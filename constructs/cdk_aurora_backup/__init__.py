@@ -32,8 +32,10 @@ from cdk_aurora_backup.protected_cluster import ProtectedCluster
 from cdk_aurora_backup.replication import Replica, ReplicaBucket, ReplicateTo, Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
+from cdk_aurora_backup.retention import RetentionManager
 from cdk_aurora_backup.retention_checks import BackupRetentionChecks
 from cdk_aurora_backup.tamper_alerts import TamperAlerts
+from cdk_aurora_backup.trial_restore import TrialRestore
 from cdk_aurora_backup.vault_account import BackupVaultAccount
 from cdk_aurora_backup.workflow import Workflow
 
@@ -70,6 +72,7 @@ __all__ = [
     "Replication",
     "ReportPlans",
     "RestoreTesting",
+    "RetentionManager",
     "RetentionPolicy",
     "Selection",
     "SnapshotTier",
@@ -78,6 +81,7 @@ __all__ = [
     "TamperAlerts",
     "Tier",
     "Transition",
+    "TrialRestore",
     "VaultLock",
     "Workflow",
 ]

@@ -190,9 +190,7 @@ def tolerance_of(name: str, tolerances: Mapping[str, float]) -> float:
     return next((tolerances[key] for key in (name, short, "*") if key in tolerances), 0.0)
 
 
-def around(
-    readings: Iterable[tuple[datetime, datetime, str]], point: datetime
-) -> tuple[str | None, str | None]:
+def around(readings: Iterable[tuple[datetime, datetime, str]], point: datetime) -> tuple[str | None, str | None]:
     """Choose from (taken, finished, key) the last reading that ended by the recovery point, and the first after it."""
     ordered = sorted(readings)
     before = [key for _, finished, key in ordered if finished <= point]
