@@ -52,13 +52,13 @@ class Plan:
     rounds: int = 3
     slow_rounds: int = 1
     memory_mb: tuple[int, ...] = (250, 500)
-    seconds: float = 600
+    seconds: float = 400
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Plan:
         """BENCH_QUICK=1: a smaller database and fewer rounds. BENCH_FULL=1: memory with 4 GB too."""
         if environment.get("BENCH_QUICK") == "1":
-            return cls(size_mb=250, rounds=2, memory_mb=(125,), seconds=70)
+            return cls(size_mb=250, rounds=2, memory_mb=(400,), seconds=60)
         if environment.get("BENCH_FULL") == "1":
             return cls(memory_mb=(250, 500, 4000))
         return cls()
