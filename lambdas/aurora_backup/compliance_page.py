@@ -47,7 +47,7 @@ def render(document: Mapping[str, Any]) -> str:
         *_objectives(document),
         *_timeline(document["timeline"]),
         *_recovery_tests(document["recovery_tests"]),
-        *_controls(document["controls"]),
+        *_controls(document),
         *_checks(document),
         *_holds(document["legal_holds"]),
         *_deleters(document["who_can_delete"]),
@@ -227,7 +227,8 @@ def _recovery_tests(tests: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
     yield _table(["Ended", "Outcome", "Tier", "Recovery time", "Recovery point"], rows)
 
 
-def _controls(controls: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
+def _controls(document: Mapping[str, Any]) -> Iterable[Html]:
+    every = [check["id"] for check in document["checks"]]
     yield tag("h2", "Controls")
     yield tag(
         "p",
@@ -242,14 +243,24 @@ def _controls(controls: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
             _chip(c["verdict"]),
             join(
                 [
-                    tag("small", "Shown by ", ", ".join(c["checks"])) if c["checks"] else None,
+                    tag("small", "Shown by ", ", ".join(_shorter(c["checks"], every))) if c["checks"] else None,
                     tag("small", "Not shown: ", name(c["organisational"])),
                 ]
             ),
         ]
-        for c in controls
+        for c in document["controls"]
     ]
     yield _table(["Control", "Title", "Verdict", "Evidence"], rows)
+
+
+def _shorter(checks: Sequence[str], every: Sequence[str]) -> list[str]:
+    """Name a verification where all of its checks are named."""
+    found: dict[str, None] = {}
+    for check in checks:
+        verification = check.partition(".")[0]
+        whole = {c for c in every if c.startswith(f"{verification}.")} <= set(checks)
+        found[f"all of {verification}" if whole else check] = None
+    return list(found)
 
 
 def _checks(document: Mapping[str, Any]) -> Iterable[Html]:
