@@ -55,7 +55,7 @@ CASES = (
         "corrupt-index",
         (
             "UPDATE pg_index SET indisready = false WHERE indexrelid = 'clinic.scans_pkey'::regclass",
-            "UPDATE clinic.scans SET patient_id = patient_id, id = id + 1000 WHERE id = 7",
+            "UPDATE clinic.scans SET id = -id WHERE id = 7",
             "UPDATE pg_index SET indisready = true WHERE indexrelid = 'clinic.scans_pkey'::regclass",
         ),
         "data integrity",

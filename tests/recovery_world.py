@@ -176,6 +176,25 @@ class World:
                     else:
                         thing.status = "available"
 
+    @contextlib.contextmanager
+    def inhabited(self) -> Iterator[None]:
+        """Let the handlers see this world: its clients, its clock, and facts where they would ask PostgreSQL."""
+        session = mock.MagicMock()
+        replaced: list[tuple[Any, str, Any]] = [
+            (boto3, "client", self.client),
+            (read_restored, "Session", session),
+            (take_baseline, "Session", session),
+            (read_restored, "discover", lambda _: ["app"]),
+            (take_baseline, "discover", lambda _: ["app"]),
+            (read_restored, "read_facts", lambda *_: self.facts(restored=True)),
+            (take_baseline, "read_facts", lambda *_: self.facts(restored=False)),
+            (read_restored, "utc_now", lambda: self.clock.now),
+        ]
+        with contextlib.ExitStack() as stack:
+            for module, name, value in replaced:
+                stack.enter_context(mock.patch.object(module, name, value))
+            yield
+
     # RDS.
 
     def _add_cluster(self, name: str, described: dict[str, Any], *, ready: bool = False) -> None:
@@ -492,7 +511,7 @@ class Machine:
             return json.loads(json.dumps(answer))
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(inhabited(world))
+            stack.enter_context(world.inhabited())
             for attribute, value in {
                 "_invoke_resource": invoke,
                 "_invoke_resource_with_timeout": invoke,
@@ -521,29 +540,9 @@ class Machine:
             raise stepfunctions._ExecutionError(type(error).__name__, cause) from error
 
 
-@contextlib.contextmanager
-def inhabited(world: World) -> Iterator[None]:
-    """Let the handlers see this world: its clients, its clock, and facts where they would ask PostgreSQL."""
-    session = mock.MagicMock()
-    replaced: list[tuple[Any, str, Any]] = [
-        (boto3, "client", world.client),
-        (read_restored, "Session", session),
-        (take_baseline, "Session", session),
-        (read_restored, "discover", lambda _: ["app"]),
-        (take_baseline, "discover", lambda _: ["app"]),
-        (read_restored, "read_facts", lambda *_: world.facts(restored=True)),
-        (take_baseline, "read_facts", lambda *_: world.facts(restored=False)),
-        (read_restored, "utc_now", lambda: world.clock.now),
-    ]
-    with contextlib.ExitStack() as stack:
-        for module, name, value in replaced:
-            stack.enter_context(mock.patch.object(module, name, value))
-        yield
-
-
 def invoke_handler(world: World, handler: str, environment: Mapping[str, str], event: Any) -> Any:
     """Call a handler as Lambda would: JSON in, JSON out, its own environment, clients of this world."""
-    with inhabited(world):
+    with world.inhabited():
         return _invoke(handler, environment, event)
 
 
