@@ -48,7 +48,7 @@ def compliance(world: World, step: Step) -> None:
     step.detail["verifications"] = {v["name"]: v["verdict"] for v in report["verifications"]}
     step.detail["levels"] = {check["id"]: check["level"] for check in report["checks"]}
     step.detail["controls"] = {f"{c['framework']} {c['id']}": c["verdict"] for c in report["controls"]}
-    step.detail["rpo_seconds"] = {o["stream"]: o["rpo_seconds"] for o in report["objectives"]}
+    step.detail["recovery_points_seconds"] = {o["stream"]: o["rpo_seconds"] for o in report["objectives"]}
     told = ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
     step.detail["headline"] = f"{len(report['checks'])} checks pass ({told}); the evidence chain is whole"
 
