@@ -9,18 +9,23 @@ import pytest
 from aws_cdk import aws_backup as backup
 
 from aurora_backup.policy import RetentionPolicy
+from cdk_aurora_backup.alerts import BackupAlerts
 from cdk_aurora_backup.retention import RetentionManager
 from tests.synth.synthesis import Synthesised, backed_up, new_stack, states
 
 
-def managed(policy=None, **options):
+def managed(policy=None, *, vaults=("some-vault",), lineage=()):
+    """A manager beside the one that AuroraBackup makes: it is given what the test is about."""
     stack = new_stack()
     whole = backed_up(stack, **({"policy": policy} if policy else {}))
-    found = whole.node.try_find_child("Retention")
-    if found is None or options:
-        vault = backup.BackupVault.from_backup_vault_name(stack, "SomeVault", "some-vault")
-        options = {"vaults": [vault], "lineage": ["cluster-BEFORE"], **options}
-        RetentionManager(stack, "Sweep", functions=whole.functions, alerts=whole.alerts, **options)
+    RetentionManager(
+        stack,
+        "Sweep",
+        functions=whole.functions,
+        alerts=BackupAlerts(stack, "SweepAlerts", key=whole.key, cluster=whole.target.cluster),
+        vaults=[backup.BackupVault.from_backup_vault_name(stack, name, name) for name in vaults],
+        lineage=lineage,
+    )
     return Synthesised.of(stack)
 
 
@@ -113,17 +118,23 @@ def test_no_function_may_bypass_object_lock_or_touch_a_vault(made):
         }
 
 
+def test_aurora_backup_has_a_manager_that_looks_at_its_own_vault(made):
+    environment = made.named("AWS::Lambda::Function", "BackupRetentionPlan")["Environment"]["Variables"]
+
+    (vault,) = json.loads(environment["BACKUP_VAULTS"])
+    assert re.match(r"<BackupSnapshots\w*Vault", vault)
+
+
 def test_the_functions_know_vaults_and_lineage(made):
-    environment = next(
-        p["Environment"]["Variables"] for p in made.all("AWS::Lambda::Function") if "plan_retention" in p["Handler"]
-    )
+    (name,) = [n for n in made.ids("AWS::Lambda::Function") if n.startswith("SweepPlan")]
+    environment = made.resources[name]["Properties"]["Environment"]["Variables"]
 
     assert json.loads(environment["BACKUP_VAULTS"]) == ["some-vault"]
     assert json.loads(environment["LINEAGE"]) == ["cluster-BEFORE"]
 
 
 def test_without_vaults_none_is_listed():
-    made = managed(vaults=[], lineage=[])
+    made = managed(vaults=())
 
     assert "backup:ListRecoveryPointsByBackupVault" not in actions(made, "Plan")
 
@@ -151,4 +162,4 @@ def test_each_alarm_watches_what_it_says_and_reaches_the_topic(made, name, metri
 def test_a_plan_is_missed_only_after_the_longest_gap_of_its_schedule():
     policy = RetentionPolicy.hipaa().with_changes({"sweep": {"schedule": "cron(0 5 ? * MON *)"}})
 
-    assert managed(policy, lineage=[]).named("AWS::CloudWatch::Alarm", "SweepNoPlan")["EvaluationPeriods"] == 7
+    assert managed(policy).named("AWS::CloudWatch::Alarm", "SweepNoPlan")["EvaluationPeriods"] == 7

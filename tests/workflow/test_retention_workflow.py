@@ -26,7 +26,6 @@ from aurora_backup.policy import RetentionPolicy
 from aurora_backup.s3 import Bucket
 from aurora_backup.sweep import confirm
 from cdk_aurora_backup.assets import code_directory
-from cdk_aurora_backup.retention import RetentionManager
 from tests.synth.synthesis import Synthesised, backed_up, new_stack
 from tests.unit.retention_world import manifest_of
 
@@ -60,10 +59,9 @@ def package() -> bytes:
 def definition() -> str:
     """The workflow as it is synthesised, references as <text>."""
     stack = new_stack()
-    whole = backed_up(stack)
-    RetentionManager(stack, "Sweep", functions=whole.functions, alerts=whole.alerts)
+    backed_up(stack)
     machines = Synthesised.of(stack).state_machines()
-    return json.dumps(next(text for name, text in machines.items() if name.startswith("Sweep")))
+    return json.dumps(next(text for name, text in machines.items() if name.startswith("BackupRetention")))
 
 
 @dataclass
@@ -205,11 +203,11 @@ def _functions(aws, made, resource_id, package):
 def _with_references(text, functions, topic):
     """Put what was made in the place of the template's references."""
     for logical, handler in {
-        "SweepPlan": "plan_retention",
-        "SweepAct": "act_on_retention",
-        "SweepLegalHold": "legal_hold",
+        "Plan": "plan_retention",
+        "Act": "act_on_retention",
+        "LegalHold": "legal_hold",
     }.items():
-        text = re.sub(rf"<{logical}[0-9A-F]{{8}}\.Arn>", functions[handler], text)
+        text = re.sub(rf"<BackupRetention{logical}[0-9A-F]{{8}}\.Arn>", functions[handler], text)
     text = re.sub(r"<Backup\w*Topic[0-9A-F]{8}>", topic, text).replace("<AWS::Partition>", "aws")
     assert "<" not in re.sub(r"\$\S+", "", text), text
     return text
