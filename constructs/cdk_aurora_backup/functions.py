@@ -291,7 +291,6 @@ class BackupFunctions(Construct):
             tracing=lambda_.Tracing.ACTIVE,
             dead_letter_queue=self._queue,
             reserved_concurrent_executions=self._reserved,
-            retry_attempts=0,
             vpc=network.vpc if network else None,
             vpc_subnets=network.subnets if network else None,
             security_groups=[network.security_group] if network else None,

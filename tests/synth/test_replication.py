@@ -92,7 +92,10 @@ def replicated(to):
 
 def test_evidence_can_go_to_one_account_and_dump_sets_to_another():
     audit = Replica(bucket_name="audit", account="777788889999", region=hardened.REGION, key_alias="alias/audit")
-    to = [ReplicateTo(to=FAR, prefixes=("logical-backups",)), ReplicateTo(to=audit, prefixes=("compliance-backups/evidence",))]
+    to = [
+        ReplicateTo(to=FAR, prefixes=("logical-backups",)),
+        ReplicateTo(to=audit, prefixes=("compliance-backups/evidence",)),
+    ]
     found = replicated(to).one("AWS::S3::Bucket")["ReplicationConfiguration"]["Rules"]
     assert [(r["Filter"]["Prefix"], r["Destination"]["Account"]) for r in found] == [
         ("logical-backups/", hardened.KEEPER), ("compliance-backups/evidence/", "777788889999"),

@@ -283,7 +283,7 @@ def test_a_recovery_carries_over_what_a_restore_does_not_and_hands_over():
     document = json.loads(world.objects[output["report"]])
     assert document["endpoint"] == "rescued.example"
     assert document["secret_arn"] == "arn:secret:rescued"
-    assert document["rto_seconds"] == 210  # seven rounds of waiting
+    assert document["rto_seconds"] == 240  # eight rounds of waiting
     assert document["rpo_seconds"] == 120
     assert document["differences"] == {}, "everything that can be carried over was"
     assert any("aurora-backup adopt" in line for line in document["to_do"])

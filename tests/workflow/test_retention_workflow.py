@@ -45,8 +45,7 @@ def eventually(check, seconds=60):
     return found
 
 
-@pytest.fixture(scope="module")
-def package() -> bytes:
+def _package() -> bytes:
     target, root = io.BytesIO(), code_directory()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for path in sorted(root.rglob("*")):
@@ -145,8 +144,25 @@ class Managed:
         return key
 
 
+@pytest.fixture(scope="module")
+def functions(local_aws):
+    """The three functions, made once: each test gives them its own environment."""
+    package, client = _package(), local_aws.client("lambda")
+    return {
+        name: client.create_function(
+            FunctionName=f"{name}-{secrets.token_hex(4)}",
+            Runtime="python3.13",
+            Role=ROLE,
+            Handler=f"aurora_backup.handlers.{name}.handler",
+            Code={"ZipFile": package},
+            Timeout=60,
+        )["FunctionArn"]
+        for name in ("plan_retention", "act_on_retention", "legal_hold")
+    }
+
+
 @pytest.fixture
-def managed(local_aws, package, definition):
+def managed(local_aws, functions, definition):
     """Enforced and confirmed, of a real cluster of its own."""
     made = f"retention-{secrets.token_hex(4)}"
     rds, s3 = local_aws.client("rds"), local_aws.client("s3")
@@ -164,7 +180,10 @@ def managed(local_aws, package, definition):
         Bucket=made, CreateBucketConfiguration={"LocationConstraint": local_aws.region}, ObjectLockEnabledForBucket=True
     )
     topic = local_aws.client("sns").create_topic(Name=made)["TopicArn"]
-    functions = _functions(local_aws, made, cluster["DbClusterResourceId"], package)
+    for arn in functions.values():
+        local_aws.client("lambda").update_function_configuration(
+            FunctionName=arn, Environment={"Variables": _settings(made, cluster["DbClusterResourceId"])}
+        )
     machine = local_aws.client("stepfunctions").create_state_machine(
         name=made, roleArn=ROLE, definition=_with_references(definition, functions, topic)
     )["stateMachineArn"]
@@ -175,29 +194,16 @@ def managed(local_aws, package, definition):
     rds.delete_db_cluster(DBClusterIdentifier=world.cluster, SkipFinalSnapshot=True)
 
 
-def _functions(aws, made, resource_id, package):
-    found = {}
-    for name in ("plan_retention", "act_on_retention", "legal_hold"):
-        found[name] = aws.client("lambda").create_function(
-            FunctionName=f"{made}-{name}",
-            Runtime="python3.13",
-            Role=ROLE,
-            Handler=f"aurora_backup.handlers.{name}.handler",
-            Code={"ZipFile": package},
-            Timeout=60,
-            Environment={
-                "Variables": {
-                    "BACKUP_BUCKET": made,
-                    "OWNER": OWNER,
-                    "CLUSTER_ID": made,
-                    "CLUSTER_RESOURCE_ID": resource_id,
-                    "DB_USER": "aurora_backup",
-                    "DB_AUTH": "iam",
-                    **POLICY.environment(),
-                }
-            },
-        )["FunctionArn"]
-    return found
+def _settings(made, resource_id):
+    return {
+        "BACKUP_BUCKET": made,
+        "OWNER": OWNER,
+        "CLUSTER_ID": made,
+        "CLUSTER_RESOURCE_ID": resource_id,
+        "DB_USER": "aurora_backup",
+        "DB_AUTH": "iam",
+        **POLICY.environment(),
+    }
 
 
 def _with_references(text, functions, topic):

@@ -33,7 +33,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         reason = cause(error)
     except Exception as error:  # noqa: BLE001  whatever it is, CloudFormation waits for an answer
         reason = f"unexpected failure: {type(error).__name__}"  # its message is not known to be fit for a log
-        _log.error("the database role could not be made: %s", type(error).__name__)  # noqa: TRY400  the same
+        _log.error("the database role could not be made: %s", type(error).__name__)
     respond(event, reason, refused)
     return {"reason": reason, "refused": refused}
 
