@@ -6,7 +6,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 # The CDK app runs in our environment, whatever `python3` is on PATH.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: setup drill test synth bench pr format lint types wheel clean
+.PHONY: setup drill test synth bench mutants pr format lint types wheel clean
 setup:
 	@$(PYTHON) tools/bootstrap.py
 drill: setup
@@ -17,6 +17,8 @@ synth: setup
 	@cdk synth --quiet --output cdk.out
 bench: setup
 	@$(RUN) -m benchmarks
+mutants: setup
+	@$(RUN) -m tools.mutants
 pr: lint types test
 format: setup
 	@ruff format . && ruff check --fix .
