@@ -152,7 +152,7 @@ def restore_table(world: World, step: Step) -> None:
     login = world.login()
     made = world.command_line(
         "dump", "--jobs", "2", "--split-mib", "1", "--prefix", "manual-backups",
-        "--cluster-resource-id", world.cluster()["DbClusterResourceId"],
+        "--cluster-resource-id", world.cluster()["DbClusterResourceId"], "--owner", owner(world),
         *database(world, login, DATABASE), *storage(world), PGPASSWORD=login.password,
     )  # fmt: skip
     manifest = Manifest.from_json(json.dumps(read_json(world, made["manifest_key"])))
@@ -182,6 +182,13 @@ def verify(world: World, step: Step) -> None:
     wanted = {"s3-checksum", "full-decode", "trial-restore"}
     step.require({n for n, ok in step.detail["tiers"].items() if ok} == wanted, f"all of {sorted(wanted)} must be ok")
     step.detail["headline"] = tiers["trial-restore"]["detail"]
+
+
+def owner(world: World) -> str:
+    """Whose the deployed strategy's recovery points are."""
+    functions = world.aws.client("lambda").get_paginator("list_functions").paginate()
+    variables = (f.get("Environment", {}).get("Variables", {}) for page in functions for f in page["Functions"])
+    return next(found["OWNER"] for found in variables if "OWNER" in found)
 
 
 def engine(world: World, step: Step) -> None:

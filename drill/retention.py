@@ -190,7 +190,7 @@ def _expired(world: World, now: datetime) -> set[str]:
     for key, written in sets.items():
         prefix, parent = key.partition("-")[0], key.rstrip("/").rpartition("/")[0]
         newest = max((w, k) for k, w in sets.items() if k.startswith(f"{parent}/"))[1]
-        last = prefix == "logical" and key == newest
+        last = key == newest  # of each place the newest good set is guarded, whatever its age
         if prefix in keeps and keeps[prefix].until(written) <= now and not last:
             found.add(key)
     return found

@@ -223,6 +223,10 @@ def test_nothing_may_delete_a_backup(default):
         resources = stmt["Resource"] if isinstance(stmt["Resource"], list) else [stmt["Resource"]]
         if all("/ledger/" in resource for resource in resources):
             continue  # creation records are closed when what they speak of is gone
+        if stmt["Sid"] == "HideSets" and name.startswith("BackupRetentionAct"):
+            # The retention manager, when the policy enforces: current versions only, which can be brought back.
+            assert actions == ["s3:DeleteObject"]
+            continue
         assert not [a for a in actions if deleting.match(a)], (name, stmt)
 
 
