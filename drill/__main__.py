@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drill import compliance, foundation, recovery, retention
+from drill import compliance, foundation, ransomware, recovery, retention
 from drill.journal import Journal, Step, StepFailedError
 from drill.world import World
 from local.server import LocalAws
@@ -38,6 +38,7 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("recovery-test-detects-damage", recovery.recovery_test_detects_damage),
     ("legal-hold", retention.legal_hold),
     ("retention-enforce", retention.retention_enforce),
+    ("ransomware", ransomware.ransomware),
 )
 
 

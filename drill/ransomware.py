@@ -8,11 +8,14 @@ step's detail. What those do to an attacker is evaluated in docs/threat-model.md
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from aurora_backup.manifest import NAME as MANIFEST
+from aurora_backup.manifest import Manifest
 from drill.foundation import database, newest_set
 from drill.journal import StepFailedError
 from drill.recovery import rows
@@ -33,7 +36,7 @@ _NOT_REPRESENTED = (
     "IAM, vault, key and bucket policies are not enforced: what they decide is evaluated in docs/threat-model.md",
     "removing the governance lock and ending the key: not tried, because only those policies would stop it",
     "a second account: a bucket of this account under Object Lock stands for it",
-    "S3 replication: the drill copies the newest set itself",
+    "S3 replication: the drill copies the newest set itself, with its own version ids in the manifest",
     "the logically air-gapped vault",
 )
 
@@ -108,7 +111,7 @@ def back_up(world: World, vault: str) -> str:
 
 
 def keep_set(world: World) -> tuple[int, str]:
-    """Copy the newest set to a bucket under Object Lock, as S3 replication would; how many objects, its key."""
+    """Copy the newest set to a bucket under Object Lock, as S3 replication would; how many versions, its key."""
     s3 = world.aws.client("s3")
     place = {} if world.aws.region == _REGIONAL else {
         "CreateBucketConfiguration": {"LocationConstraint": world.aws.region}
@@ -120,10 +123,16 @@ def keep_set(world: World) -> tuple[int, str]:
     )
     key = newest_set(world, "logical-backups")
     source = world.outputs["BackupBucket"]
-    objects = s3.list_objects_v2(Bucket=source, Prefix=key)["Contents"]
-    for item in objects:
-        s3.copy_object(Bucket=_KEEPER, Key=item["Key"], CopySource={"Bucket": source, "Key": item["Key"]})
-    return len(objects), key
+    objects = [item["Key"] for item in s3.list_objects_v2(Bucket=source, Prefix=key)["Contents"]]
+    made = {}
+    for name in objects:
+        body = s3.get_object(Bucket=source, Key=name)["Body"].read()
+        made[name] = s3.put_object(Bucket=_KEEPER, Key=name, Body=body)["VersionId"]
+    # S3's own replication keeps version ids, which the manifest names; a copy made by hand has its own.
+    manifest = Manifest.from_json(s3.get_object(Bucket=source, Key=key + MANIFEST)["Body"].read())
+    archives = tuple(replace(archive, version_id=made[archive.key]) for archive in manifest.archives)
+    s3.put_object(Bucket=_KEEPER, Key=key + MANIFEST, Body=replace(manifest, archives=archives).to_json())
+    return len(objects) + 1, key
 
 
 def destroy_cluster(world: World) -> None:
