@@ -188,7 +188,7 @@ def owner(world: World) -> str:
     """Whose the deployed strategy's recovery points are."""
     functions = world.aws.client("lambda").get_paginator("list_functions").paginate()
     variables = (f.get("Environment", {}).get("Variables", {}) for page in functions for f in page["Functions"])
-    return next(found["OWNER"] for found in variables if "OWNER" in found)
+    return str(next(found["OWNER"] for found in variables if "OWNER" in found))
 
 
 def engine(world: World, step: Step) -> None:
