@@ -39,7 +39,6 @@ STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("legal-hold", retention.legal_hold),
     ("retention-enforce", retention.retention_enforce),
     ("ransomware", ransomware.ransomware),
-    ("ransomware", ransomware.ransomware),
 )
 
 
