@@ -11,6 +11,7 @@ import pytest
 from aurora_backup.policy import Keep, RetentionPolicy, Tier
 from aurora_backup.retention import (
     GUARD_MATTER,
+    PLAN_SCHEMA,
     RULES,
     Action,
     Kind,
@@ -178,8 +179,9 @@ def test_a_hold_on_another_point_holds_nothing_here():
 def test_the_last_good_copy_stays_however_old_it_is():
     last, older = dump_set(400), dump_set(500)
 
-    assert decision_on(last, older).rule == "minimum"
-    assert decision_on(last, older).reason.endswith("but one of the last 1 good copies")
+    kept = decision_on(last, older)
+    assert (kept.rule, kept.action) == ("minimum", Action.KEEP)
+    assert kept.reason == "expired 2026-01-17T05:30:00+00:00, but one of the last 1 good copies"
     assert decision_on(older, last).action is Action.DELETE
     assert decision_on(older, last).relies_on == (last.identifier,)
     assert decision_on(last, older).relies_on == ()
@@ -240,16 +242,51 @@ def test_damaged_copies_stay_while_nothing_better_is_left():
     damaged, older = dump_set(400, **DAMAGED), dump_set(500, **DAMAGED)
 
     kept = decision_on(damaged, older)
-    assert kept.rule == "last-resort"
-    assert kept.reason.endswith("and not good, but fewer than 1 good copies are left")
+    assert (kept.rule, kept.action) == ("last-resort", Action.KEEP)
+    assert kept.reason == "expired 2026-01-17T05:30:00+00:00 and not good, but fewer than 1 good copies are left"
     assert decision_on(older, damaged).action is Action.DELETE
     assert decision_on(damaged, FRESH_SET).action is Action.DELETE
 
 
-def test_a_damaged_copy_of_somebody_else_is_no_last_resort():
-    theirs, ours = dump_set(400, recorded=False, **DAMAGED), dump_set(500, **DAMAGED)
+@pytest.mark.parametrize(
+    "useless",
+    [
+        {"recorded": False},
+        {"cluster_resource_id": "cluster-NEW"},
+        {"created": NOW + timedelta(seconds=1)},
+        {"status": Status.INCOMPLETE},
+    ],
+)
+def test_a_damaged_copy_that_is_worth_nothing_is_no_last_resort(useless):
+    worthless, ours = dump_set(400, **DAMAGED, **useless), dump_set(500, **DAMAGED)
 
-    assert decision_on(ours, theirs).rule == "last-resort"
+    assert decision_on(ours, worthless).rule == "last-resort"
+
+
+def test_a_damaged_copy_stays_beside_a_good_one_when_two_are_asked_for():
+    policy = POLICY.with_changes({"logical": {"minimum_copies": 2}})
+    good, damaged = dump_set(400), dump_set(500, **DAMAGED)
+
+    assert decision_on(good, damaged, policy=policy).rule == "minimum"
+    assert decision_on(damaged, good, policy=policy).rule == "last-resort"
+
+
+def test_a_copy_made_this_very_instant_counts():
+    assert decision_on(dump_set(400), dump_set(0)).action is Action.DELETE
+
+
+def test_what_nobody_vouches_for_is_not_ours():
+    point = RecoveryPoint(
+        kind=Kind.SET,
+        tier=None,
+        identifier="x",
+        cluster_resource_id=None,
+        created=None,
+        status=Status.UNKNOWN,
+    )
+
+    assert (point.tagged, point.recorded, point.ours, point.held, point.size) == (False, False, False, False, 0)
+    assert (point.verified, point.encrypted, point.expires, point.series) == (Verified.UNKNOWN, None, None, "")
 
 
 def test_more_copies_stay_when_the_policy_says_so():
@@ -314,7 +351,7 @@ def test_naive_times_are_refused_by_name():
         snapshot(1, created=datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
     with pytest.raises(ValueError, match="expires must be timezone-aware"):
         snapshot(1, expires=datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
-    with pytest.raises(ValueError, match="now must be timezone-aware"):
+    with pytest.raises(ValueError, match=r"^now must be timezone-aware"):
         decide([], POLICY, {}, datetime(2026, 1, 1), lineage=LINEAGE)  # noqa: DTZ001  that is the point
 
 
@@ -363,7 +400,14 @@ def test_an_implausible_share_is_refused_whole():
     assert refusals([*old, snapshot(1)]) == ("sweep.max_share is 0.5, the plan would delete 2 of 3",)
 
 
-@pytest.mark.parametrize("other", [aws_backup(3), snapshot(2, recorded=False), snapshot(2, cluster_resource_id="x")])
+@pytest.mark.parametrize(
+    "other",
+    [
+        aws_backup(3, tagged=True, recorded=True),
+        snapshot(2, recorded=False),
+        snapshot(2, cluster_resource_id="x"),
+    ],
+)
 def test_the_share_is_of_what_could_be_deleted_at_all(other):
     assert len(refusals([snapshot(500), snapshot(501), snapshot(1), other, RECENT])) == 1
 
@@ -385,8 +429,10 @@ def test_a_clock_ten_years_ahead_deletes_nothing():
 
     assert len(plan.proposed) == 2
     assert plan.deletions == ()
-    assert any("is wrong or backups have stopped" in reason for reason in plan.refused)
-    assert any("2036-11-23" in reason and "the newest is from 2026-11-22" in reason for reason in plan.refused)
+    assert plan.refused[-1] == (
+        "no good recovery point of any tier is younger than 180 days (the newest is from 2026-11-22T05:30:00+00:00): "
+        "the time given, 2036-11-23T05:30:00+00:00, is wrong or backups have stopped"
+    )
 
 
 def test_backups_that_stopped_long_ago_stop_the_sweep():
@@ -406,6 +452,9 @@ def test_the_longest_time_of_what_is_swept_follows_the_monthly_store():
     assert longest_swept(POLICY.with_changes({"monthly": {"store": "sets"}})) == Keep.for_years(6)
     assert longest_swept(POLICY.with_changes({"monthly": {"store": "both"}})) == Keep.for_years(6)
     assert longest_swept(RetentionPolicy.dev()) == Keep.for_days(7)
+    assert longest_swept(POLICY.with_changes({"logical": {"keep": {"days": 400}}})) == Keep.for_days(400)
+    short = {"automated": {"keep_days": 35}, "logical": None, "on_demand": {"keep": {"days": 7}}}
+    assert longest_swept(POLICY.with_changes(short)) == Keep.for_days(35)
 
 
 # --- The last good set is held before S3 expires it
@@ -454,10 +503,19 @@ def test_a_held_set_is_released_when_a_new_one_is_good():
     assert guards(old, dump_set(1), holds={old.identifier: ["Doe"]}) == ((), ())
 
 
+def test_a_held_set_that_the_minimum_still_needs_stays_held():
+    policy = POLICY.with_changes({"logical": {"minimum_copies": 2}})
+    old, older = dump_set(60), dump_set(67)
+    held = {point.identifier: [GUARD_MATTER] for point in (old, older)}
+    plan = decide([dump_set(1), old, older], policy, held, NOW, lineage=LINEAGE)
+
+    assert (plan.guard, plan.unguard) == ((), (older.identifier,))
+
+
 def test_half_of_the_time_is_measured_to_the_second():
     assert not ageing(dump_set(45), POLICY, NOW)
     assert ageing(dump_set(45, created=NOW - days(45) - timedelta(seconds=1)), POLICY, NOW)
-    assert not ageing(dump_set(1, created=None), POLICY, NOW)
+    assert not ageing(dump_set(1, created=None, expires=NOW), POLICY, NOW)
     assert not ageing(dump_set(1, tier=None), POLICY, NOW)
 
 
@@ -503,6 +561,7 @@ def test_each_departure_from_the_policy_is_found(point, rule):
         dump_set(1, kind=Kind.STRAY, created=None),
         dump_set(1, kind=Kind.UPLOAD, encrypted=False),
         snapshot(400),
+        snapshot(1, tier=None, expires=NOW),
     ],
 )
 def test_what_is_as_it_should_be_is_no_finding(point):
@@ -526,6 +585,19 @@ def test_a_newest_point_older_than_its_schedule_is_stale():
     assert findings(automated, weekly, monthly, dump_set(8)) == set()
     assert findings(automated, weekly, monthly, dump_set(9)) == {("stale", "logical/set/clinic")}
     assert findings(automated, aws_backup(9), monthly, dump_set(1)) == {("stale", "weekly/recovery-point")}
+
+
+def test_a_point_of_a_tier_that_is_not_made_has_no_time_to_fall_short_of():
+    policy = POLICY.with_changes({"weekly": None, "monthly": None})
+    automated, *_, dump = complete()
+
+    assert findings(automated, dump, aws_backup(1, expires=NOW), policy=policy) == set()
+
+
+def test_an_old_point_of_aws_is_stale_and_not_ageing_because_the_vault_expires_it_by_itself():
+    automated, _, monthly, dump = complete()
+
+    assert findings(automated, aws_backup(100), monthly, dump) == {("stale", "weekly/recovery-point")}
 
 
 def test_one_database_without_fresh_sets_does_not_hide_behind_another():
@@ -562,13 +634,34 @@ def test_what_the_policy_makes_is_expected_with_the_gap_of_its_schedule():
 
 
 def test_findings_say_what_was_found():
-    points = [*complete(), aws_backup(4, expires=NOW), dump_set(9, "billing")]
-    messages = [f.message for f in check(points, POLICY, NOW, lineage=LINEAGE)]
-
-    assert messages == [
-        f"it expires {NOW.isoformat()}, the policy keeps it until {(NOW - days(4) + days(180)).isoformat()}",
-        "the newest good one is 9 days old, the schedule's gap is 7 days, 0:00:00",
+    automated, _, monthly, _ = complete()
+    odd = [
+        aws_backup(4, expires=NOW),
+        aws_backup(182, encrypted=False),
+        dump_set(46, "billing", **DAMAGED),
+        dump_set(47, "billing"),
+        snapshot(1, created=None),
     ]
+    others = [snapshot(n, f"n{n}", cluster_resource_id="cluster-OTHER") for n in range(1, 87)]
+    points = [automated, monthly, *odd, *others]
+    without = [p for p in points if p is not monthly] + [snapshot(40)]
+
+    assert [(f.rule, f.message) for f in check(points, POLICY, NOW, lineage=LINEAGE)] == [
+        ("ageing", "the newest good set is past half of its retention: 47 days old"),
+        ("overdue", "AWS should have expired it 2026-11-21T05:30:00+00:00"),
+        ("quota", "90 cluster snapshots, the quota is 100"),
+        (
+            "short-retention",
+            "it expires 2026-11-23T05:30:00+00:00, the policy keeps it until 2027-05-18T05:30:00+00:00",
+        ),
+        ("stale", "the newest good one is 47 days old, the schedule's gap is 7 days, 0:00:00"),
+        ("undated", "its creation time cannot be used: None"),
+        ("unencrypted", "it is not encrypted"),
+        ("verification-failed", "its verification failed"),
+    ]
+    assert ("missing", "no good recovery point, though backups exist since 2026-05-25T05:30:00+00:00") in {
+        (f.rule, f.message) for f in check(without, POLICY, NOW, lineage=LINEAGE)
+    }
 
 
 def test_a_point_that_went_before_its_time_has_vanished():
@@ -578,8 +671,13 @@ def test_a_point_that_went_before_its_time_has_vanished():
     gone = vanished(before, [replace(dump_set(5), status=Status.HIDDEN)], POLICY, NOW)
     assert {f.subject for f in gone} == {snapshot(1).identifier, dump_set(5).identifier, aws_backup(5).identifier}
     assert {f.rule for f in gone} == {"vanished"}
-    assert all("it is gone, and had to stay until 2027-" in f.message for f in gone)
+    assert all(f.message.startswith("it is gone, and had to stay until 2027-") for f in gone)
     assert vanished(before, before, POLICY, NOW) == ()
+
+
+@pytest.mark.parametrize(("left", "found"), [(days(1), 0), (days(1) + timedelta(seconds=1), 1), (days(0.5), 0)])
+def test_a_point_that_goes_on_its_last_day_has_not_vanished(left, found):
+    assert len(vanished([snapshot(0, created=NOW + left - days(180))], [], POLICY, NOW)) == found
 
 
 # --- As documents
@@ -607,6 +705,29 @@ def test_a_decision_document_says_what_was_decided_and_why():
         "relies_on": [FRESH_SET.identifier],
     }
     assert decision_document(decision_on(snapshot(1, created=None)))["until"] is None
+
+
+def test_the_words_that_documents_metrics_and_registers_hold_do_not_change():
+    assert [k.value for k in Kind] == [
+        "automated-snapshot",
+        "recovery-point",
+        "cluster-snapshot",
+        "set",
+        "stray",
+        "upload",
+    ]
+    assert [s.value for s in Status] == [
+        "available",
+        "pending",
+        "incomplete",
+        "failed",
+        "deleting",
+        "hidden",
+        "unknown",
+    ]
+    assert [v.value for v in Verified] == ["good", "failed", "unknown"]
+    assert [a.value for a in Action] == ["keep", "delete", "wait"]
+    assert (PLAN_SCHEMA, GUARD_MATTER) == (1, "last-good-set")
 
 
 def test_tier_facts_count_good_copies_and_their_age():
