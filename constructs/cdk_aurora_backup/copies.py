@@ -63,8 +63,8 @@ def check_reach(scope: Construct, vault: backup.IBackupVault) -> tuple[str | Non
     if account and region:
         raise SynthError(
             f"copy to {region} in account {account}: an Aurora snapshot is copied to another account or to another "
-            f"Region in one action, not to both. Copy it to a vault of {account} in this Region, and let that account "
-            "copy it on (BackupVaultAccount.onward_to); or to this account's own vault in that Region"
+            f"Region in one action, not to both. Copy it to a vault of {account} in this Region, where a plan of that "
+            "account can copy it on; or to this account's own vault in that Region"
         )
     return account, region
 

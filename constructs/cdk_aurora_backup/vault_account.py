@@ -34,8 +34,8 @@ class BackupVaultAccount(Stack):
     policy: of the protected clusters, whose retentions the lock's bounds are checked against.
     copies_from: the accounts that are protected. vault_name, bucket_name: must be known to them.
     lock: of the vault. Default: governance mode, which an administrator of *this* account can remove.
-    air_gapped: (name, least days, most days, acknowledgement) of a logically air-gapped vault in place of the ordinary
-        one. Default: none.
+    air_gapped: (least days, most days, acknowledgement) of a logically air-gapped vault in place of the ordinary one,
+        under `vault_name`. Default: none.
     locked_days: of the bucket. Default: as long as weekly dump sets are kept.
     break_glass_role_arns: roles of this account. Default: its root user.
     """
