@@ -148,8 +148,8 @@ OPTION_SETS: dict[str, Callable[[cdk.App], None]] = {
 
 
 _ALL_PACKS = (HIPAASecurityChecks, NIST80053R5Checks, PCIDSS321Checks, AwsSolutionsChecks)
-# The compliance packs that each option set is held against; a finding fails the synthesis. test_app.py holds the default
-# against all of them too.
+# The compliance packs that each option set is held against; a finding fails the synthesis. test_app.py holds the
+# default against all of them too.
 PACKS: dict[str, tuple[Callable[[cdk.App], Any], ...]] = {
     **dict.fromkeys(OPTION_SETS, (HIPAASecurityChecks,)),
     "strongest": _ALL_PACKS,
