@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("build/local-aws"), help="where state is kept while it runs")
     parser.add_argument("--region", default=REGION, help="the default Region (default: %(default)s)")
     parser.add_argument("--creating-seconds", type=float, default=2.0, help="how long things stay in their first state")
-    parser.add_argument("--wait-scale", type=float, default=0.01, help="factor on the waits of state machines")
+    parser.add_argument(
+        "--wait-scale", type=float, default=0.01, help="factor on the waits of state machines and of retries"
+    )
     options = parser.parse_args(arguments)
     # MiniStack reads these when it is imported.
     os.environ.update(
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         IOT_MTLS_ENABLED="0",
         MINISTACK_PERSIST="0",
     )
-    from local import install, seams
+    from local import faults, install, seams
     from local.postgres import Home
     from local.runtime import Runtime, set_runtime
 
@@ -53,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
         home=home,
         endpoint_url=f"http://127.0.0.1:{options.port}",
         creating_seconds=options.creating_seconds,
+        wait_scale=options.wait_scale,
         admin_password=secrets.token_hex(16),
     )
     set_runtime(runtime)
+    faults.watch(root)
     install.everything()
     loop = asyncio.new_event_loop()
     try:
@@ -73,6 +77,8 @@ async def _serve(port: int) -> None:
     from hypercorn.config import Config
     from ministack.app import app
 
+    from local import faults
+
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.loglevel = "WARNING"
@@ -82,7 +88,7 @@ async def _serve(port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    await serve(app, config, shutdown_trigger=ending.wait)
+    await serve(faults.around(app), config, shutdown_trigger=ending.wait)
 
 
 def _stop_databases() -> None:

@@ -24,6 +24,8 @@ class Runtime:
     endpoint_url: str
     creating_seconds: float
     """How long snapshots, restores, instances and jobs stay in their first state, at least."""
+    wait_scale: float
+    """Factor on the waits of state machines, and on the pauses of functions' SDKs between two tries."""
     admin_password: str
     """Of `rdsadmin`, the superuser behind every cluster, whom nobody outside the emulator knows."""
 

@@ -8,15 +8,20 @@ import re
 import shutil
 import socket
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from local import schedules
 from local.emulator import ABOUT, ACCOUNT, REGION
+from local.faults import Faults
 from local.processes import Guarded, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
+
+    from local.faults import Fault
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -69,6 +74,11 @@ class LocalAws:
         return self.root / "emulator.log"
 
     @property
+    def calls(self) -> Path:
+        """What every invocation of a function called; `local.lambdas` has the shape."""
+        return self.root / "calls.jsonl"
+
+    @property
     def ca(self) -> Path:
         """The authority that signed the databases' certificates: the local stand-in for the RDS bundle."""
         return Path(self._about()["ca"])
@@ -80,6 +90,15 @@ class LocalAws:
     def run_schedule(self, name: str, group: str = "default") -> dict[str, Any]:
         """Invoke the target of a deployed schedule now, with its own input; see `local.schedules`."""
         return schedules.run(self.client, name, group)
+
+    @contextmanager
+    def faulty(self, *refuse: Fault, page_size: int | None = None, creating: Sequence[str] = ()) -> Iterator[None]:
+        """Let calls fail, pages be short and snapshots stay `creating` for a while; see `local.faults`."""
+        Faults(refuse=refuse, page_size=page_size, creating=tuple(creating)).write(self.root)
+        try:
+            yield
+        finally:
+            Faults().write(self.root)
 
     def _about(self) -> dict[str, str]:
         about: dict[str, str] = json.loads((self.root / ABOUT).read_text())

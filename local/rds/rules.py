@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from local import faults
 from local.protocol import AwsError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def page(request: dict[str, Any], items: list[dict[str, Any]], key: str) -> tupl
             "InvalidParameterValue",
             f"Invalid value {size} for MaxRecords. Must be between 20 and 100",
         )
+    size = min(size, faults.page_size() or size)
     ordered = sorted(items, key=lambda item: str(item[key]))
     marker = request.get("Marker") or ""
     rest = [item for item in ordered if str(item[key]) > marker]

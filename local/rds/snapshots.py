@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from typing import Any
 
+from local import faults
 from local.protocol import AwsError
 from local.rds import rules
 from local.rds.engine import copy
@@ -122,6 +124,8 @@ def _fill(snapshot: Snapshot, work: Any, *, wait: bool = False) -> None:
         record["PercentProgress"] = 90
 
     def done(problem: Exception | None) -> None:
+        while faults.stays_creating(snapshot.name):
+            time.sleep(0.05)
         if problem:
             log.error("snapshot %s failed: %s", snapshot.name, problem)
             record["Status"] = "failed"
