@@ -7,8 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
-import threading
-import time
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MB = 1_000_000
-_CLIENTS = {"pg_dump", "pg_restore", "psql"}
-_SAMPLE_SECONDS = 0.05
+_CHILD = Path(__file__).with_name("child.py")
 
 
 class CommandFailedError(Exception):
@@ -30,8 +28,7 @@ class CommandFailedError(Exception):
 class Cost:
     """wall, cpu: seconds; cpu of all processes of the command. peak: bytes. output: bytes, None until known.
 
-    peak is the resident set of the largest process at its largest, and PostgreSQL's own clients count only where
-    there is nothing else: they are the same in every way.
+    peak is the resident set of the largest process at its largest, by the kernel's account (benchmarks/child.py).
     """
 
     wall: float
@@ -68,59 +65,31 @@ def run(command: Sequence[str], env: Mapping[str, str], log: Path) -> Cost:
         CommandFailedError: the status was not 0.
 
     """
-    with log.open("wb") as errors:
-        begun = time.monotonic()
-        process = subprocess.Popen(
-            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        )
-        peaks = _Peaks(process.pid)
-        peaks.start()
-        stdout = process.stdout.read() if process.stdout else b""
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.stdout:
-            process.stdout.close()
-        peaks.end()
-    if process.returncode:
+    reading, writing = os.pipe()
+    try:
+        with log.open("wb") as errors:
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", str(_CHILD), str(writing), *command],
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=(writing,),
+                check=False,
+            )
+        os.close(writing)
+        writing = -1
+        with open(reading, closefd=False) as pipe:
+            account = json.loads(pipe.read() or "{}")
+    finally:
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+    status = account.get("status", done.returncode)
+    if status != 0:
         tail = log.read_text(errors="replace")[-2000:]
-        raise CommandFailedError(f"{' '.join(command)} ended with status {process.returncode}: {tail}")
-    text = stdout.decode(errors="replace")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, peaks.largest(), stdout=text)
-
-
-class _Peaks(threading.Thread):
-    """Samples VmHWM, itself a peak, of a process and its descendants. ru_maxrss would start at *our* size."""
-
-    def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self._root = root
-        self._peaks: dict[tuple[int, str], int] = {}
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        while not self._ended.wait(_SAMPLE_SECONDS):
-            self._look(self._root)
-
-    def _look(self, pid: int) -> None:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-            fields = dict(line.split(":", 1) for line in status.splitlines())
-            if "VmHWM" in fields:
-                self._peaks[pid, fields["Name"].strip()] = int(fields["VmHWM"].split()[0]) * 1024
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                for child in (task / "children").read_text().split():
-                    self._look(int(child))
-        except (OSError, ValueError):
-            return  # it has ended meanwhile
-
-    def end(self) -> None:
-        self._ended.set()
-        self.join()
-
-    def largest(self) -> int:
-        others = [size for (_, name), size in self._peaks.items() if name not in _CLIENTS]
-        return max(others or self._peaks.values(), default=0)
+        raise CommandFailedError(f"{' '.join(command)} ended with status {status}: {tail}")
+    return Cost(account["wall"], account["cpu"], account["peak"], stdout=done.stdout.decode(errors="replace"))
 
 
 def row(costs: Sequence[Cost], *, name: str, workload: str, sink: str, size: int, limit: str | None) -> Row:

@@ -1,5 +1,6 @@
 """The `aurora-backup` command. Exit status: 0 done, 1 failed or found something wrong, 2 wrong usage.
 
+Ctrl-C, SIGTERM and SIGHUP end it in order (uploads are aborted, programs killed) with 128 and the signal's number.
 Every subcommand takes `--json` and then prints one JSON document on standard output; messages and progress go to
 standard error. Another module adds its subcommand to `COMMANDS`.
 """
@@ -11,8 +12,11 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,8 @@ from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from aurora_backup.manifest import Manifest
     from aurora_backup.postgres import Target
@@ -340,13 +345,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
-        status, document, told = arguments.run(arguments)
+        with _stoppable():
+            status, document, told = arguments.run(arguments)
+    except _Stopped as stopped:
+        print(f"aurora-backup: stopped by {stopped.signal.name}", file=sys.stderr)
+        return 128 + stopped.signal
     except SettingsError as error:
         return _failed(arguments, error, USAGE)
     except BackupError as error:
         return _failed(arguments, error, FAILED)
     print(json.dumps(document, sort_keys=True, default=str) if arguments.json else told)
     return int(status)
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asked us to end. Not an Exception: no handler of failures may take it for one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise _Stopped in the main thread on the signals that ask a program to end."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _failed(arguments: argparse.Namespace, error: BackupError, status: int) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MEMORY_BUDGET = 256 * MIB
 UPLOAD_THREADS = 3  # for one archive; archives side by side produce less each, and take one fewer
+_COMPLETIONS = 8  # at once
 _ZSTD_CLIENT = 16
 _EXCLUDES_EXTENSIONS = 17
 
@@ -183,9 +184,10 @@ class _Dump:
             self._left_out = _left_out(session, major)
             before = catalog.sequences(session)
             split = plan_archives(snapshot.tables, self._options.jobs, self._options.split_bytes)
-            finished, facts = self._archives(session, snapshot, split, before)
+            finished, facts, described = self._archives(session, snapshot, split, before)
             try:
-                archives = tuple(self._complete(one) for one in finished)
+                with ThreadPoolExecutor(max_workers=_COMPLETIONS, thread_name_prefix="complete") as pool:
+                    archives = tuple(pool.map(self._complete, finished))
             finally:
                 for one in finished:
                     one.upload.abort()
@@ -202,10 +204,10 @@ class _Dump:
                 compression=self._options.compression,
                 server_version=snapshot.server,
                 client_version=client,
-                source={**self._request.source, "database": catalog.database(session)},
+                source={**self._request.source, "database": described.database},
                 archives=archives,
                 facts=facts,
-                roles=catalog.roles(session),
+                roles=described.roles,
                 not_covered=(*NOT_COVERED, *snapshot.not_covered),
             )
 
@@ -236,7 +238,7 @@ class _Dump:
 
     def _archives(
         self, session: Session, snapshot: _Snapshot, split: list[Table], before: tuple[SequenceFacts, ...]
-    ) -> tuple[list[_Finished], Facts]:
+    ) -> tuple[list[_Finished], Facts, _Described]:
         """Run every pg_dump, `jobs` at a time, and count meanwhile. On any failure everything is stopped first."""
         workers = min(self._options.jobs, len(split) + 1)
         with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="archive") as pool:
@@ -249,12 +251,13 @@ class _Dump:
                     session, snapshot.tables, budget=self._options.count_seconds, digest=self._options.digest
                 )
                 facts = catalog.assemble(session, counted, before, digest=self._options.digest)
+                described = _Described(catalog.database(session), catalog.roles(session))
                 wait(jobs, return_when=FIRST_EXCEPTION)
                 for job in jobs:
                     if job.done():
                         job.result()
                 finished = [job.result() for job in jobs]
-            except BaseException:
+            except BaseException as error:
                 self._stop.set()
                 for job in jobs:
                     job.cancel()
@@ -262,11 +265,12 @@ class _Dump:
                 for job in jobs:
                     if not job.cancelled() and not job.exception():
                         job.result().upload.abort()
-                # The first archive to fail is the cause: it interrupted the session, and so the others.
-                if self._failures:
+                # The first archive to fail is the cause: it interrupted the session, and so the others. Ctrl-C ends
+                # the programs too, and is no failure of theirs.
+                if self._failures and isinstance(error, Exception):
                     raise self._failures[0] from None
                 raise
-        return finished, facts
+        return finished, facts, described
 
     def _note(self, job: Future[_Finished], session: Session) -> None:
         """Stop everything as soon as one archive fails, also a count that runs for minutes."""
@@ -300,13 +304,15 @@ class _Dump:
             *selection,
             f"--dbname={self._source.conninfo()}",
         ]
-        upload = Upload(self._bucket, key, plan, replaces=self._leftover(key), sha256=self._options.sha256).start()
-        self._sent[index] = upload
+        upload: Upload | None = None
         try:
             with (
                 client_environment(self._source, application_name="aurora-backup pg_dump") as env,
                 Program(command, env, stdout=subprocess.PIPE) as program,
             ):
+                # While pg_dump connects and reads the catalogue.
+                upload = Upload(self._bucket, key, plan, replaces=self._leftover(key), sha256=self._options.sha256)
+                self._sent[index] = upload.start()
                 upload.consume(program.output(), self._check)
                 while (status := program.poll(1)) is None:
                     self._check()
@@ -316,7 +322,8 @@ class _Dump:
                 warnings = tuple(line for line in program.messages.splitlines() if line)
             upload.drain()
         except BaseException:
-            upload.abort()
+            if upload is not None:
+                upload.abort()
             raise
         return _Finished(index, upload, tuple(tables) if index else (), warnings, begun)
 
@@ -352,6 +359,14 @@ class _Dump:
                 return catalog.sequences(session)
         except QueryFailed:
             return ()
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What catalog.database and catalog.roles gave."""
+
+    database: dict[str, Any]
+    roles: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ The steps are those of pg_restore's sections: roles (when asked), pre-data of ar
 by side, post-data, ANALYZE. Definitions need only the head of archive 0; rows are streamed from S3, never on disk.
 
 Re-running resumes: a schema of ours in the target notes which steps are done, and rows of an unfinished step are
-removed before it runs again. It is dropped at the end. A target that holds anything else is refused.
+removed before it runs again. It is dropped at the end. A target that holds anything else is refused, and so is one
+that another restore is working on. What a killed restore left running in the target is ended first.
 """
 
 # ruff: noqa: S608  what is not a constant of this module is quoted by `quote`
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ _log = logging.getLogger(__name__)
 _MARK = "aurora_backup_restore"
 _STEPS = quote(_MARK, "steps")
 _HEAD_CHUNK = 1 << 16
+_PROGRAM = "aurora-backup pg_restore"
+_ONE_AT_A_TIME = 0x6175_726F_7261  # key of the advisory lock that a restore holds in its target
+_PATIENCE_SECONDS = 15
 Table = tuple[str, str]
 
 
@@ -131,6 +135,7 @@ class _Restore:
         self._bucket, self._manifest, self._target, self._options = bucket, manifest, target, options
         self._tables = self._selected()
         self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._read = 0
         self._skipped: list[str] = []
 
@@ -250,20 +255,28 @@ class _Restore:
             *arguments,
         ]
         with (
-            client_environment(self._target, application_name="aurora-backup pg_restore") as env,
+            client_environment(self._target, application_name=_PROGRAM) as env,
             Program(command, env, stdin=subprocess.PIPE if chunks else subprocess.DEVNULL) as program,
         ):
             if chunks is None:
-                status = program.process.wait()
+                status = self._ended(program)
             else:
                 with feeding(program.process, chunks) as feeder:
-                    status = program.process.wait()
+                    status = self._ended(program)
+                    if status != 0:
+                        feeder.give_up()
                 feeder.reraise()
             if status != 0:
                 raise RestoreFailed(f"{program.failure()}\nRun the same command again to resume.")
 
+    def _ended(self, program: Program) -> int:
+        while (status := program.poll(1)) is None:
+            if self._stop.is_set():
+                raise RestoreFailed("stopped, because another archive of the set could not be restored")
+        return status
+
     def _data(self, session: Session, steps: _Steps) -> None:
-        """Load the rows of every archive that is needed, `jobs` at a time."""
+        """Load the rows of every archive that is needed, `jobs` at a time. The first to fail stops the others."""
         wanted = []
         for number, archive in enumerate(self._manifest.archives):
             tables = self._tables_in(archive)
@@ -276,13 +289,14 @@ class _Restore:
                 self._remove_rows(session, archive, tables)
             wanted.append((name, archive, tables))
         with ThreadPoolExecutor(max_workers=max(1, self._options.jobs), thread_name_prefix="restore") as pool:
-            jobs = [(name, pool.submit(self._load, name, archive, tables)) for name, archive, tables in wanted]
+            jobs = {pool.submit(self._load, name, archive, tables): name for name, archive, tables in wanted}
             try:
-                for name, job in jobs:
+                for job in as_completed(jobs):
                     job.result()
-                    steps.finish(name)
+                    steps.finish(jobs[job])
             except BaseException:
-                for _, job in jobs:
+                self._stop.set()
+                for job in jobs:
                     job.cancel()
                 raise
 
@@ -326,6 +340,7 @@ class _Restore:
 
 
 _FIRST, _AGAIN = "first", "again"
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class _Steps:
@@ -335,7 +350,8 @@ class _Steps:
         self._session, self._purpose = session, purpose
 
     def open(self) -> None:
-        """Claim an empty target, or find our own unfinished restore in it."""
+        """Claim an empty target, or find our own unfinished restore in it, and end what still runs of that."""
+        self._alone()
         if self._session.value("SELECT to_regclass(:name)", name=_STEPS) is None:
             found = _objects(self._session)
             if found:
@@ -353,6 +369,30 @@ class _Steps:
                 f"database {self._session.target.dbname} holds an unfinished restore of something else; "
                 "restore into a new database"
             )
+        self._end_strays()
+
+    def _alone(self) -> None:
+        """Hold, for as long as the session lives, the lock that only one restore of this database can hold."""
+        self._session.run(f"SET lock_timeout = '{_PATIENCE_SECONDS}s'")  # what a killed run held is released soon
+        try:
+            self._session.run("SELECT pg_catalog.pg_advisory_lock(:key)", key=_ONE_AT_A_TIME)
+        except SqlError as error:
+            if error.code != _LOCK_NOT_AVAILABLE:
+                raise
+            raise RestoreRefused(f"another restore into database {self._session.target.dbname} is running") from None
+        self._session.run("SET lock_timeout = '60s'")
+
+    def _end_strays(self) -> None:
+        """A killed restore's pg_restore may still be building indexes here: without its connection it ends."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        strays = (
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+            " WHERE datname = current_database() AND usename = current_user AND application_name = :name"
+        )
+        while self._session.run(strays, name=_PROGRAM):
+            if time.monotonic() > deadline:
+                raise RestoreFailed("what an earlier restore left running in the target does not end")
+            time.sleep(0.1)
 
     def is_done(self, step: str) -> bool:
         """Whether the step has been finished."""

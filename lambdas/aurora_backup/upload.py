@@ -17,6 +17,7 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 from aurora_backup.errors import BackupError, S3Failed, SettingsError
@@ -35,6 +36,8 @@ MAX_OBJECT = 5 * 1024 * 1024 * MIB
 PIPE_BYTES = MIB
 _FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive is far larger than expected
 _BASE = 24 * MIB  # 9,500 of them hold 239 GB: enough for a 150 GB database whose archive is 1.5 times its size
+_SMALL = 64 * MIB  # what is expected to be smaller is cut finer, and takes less memory
+_SMALL_BASE = 8 * MIB  # 9,500 of them hold 79 GB, and the last 500 grow, should the expectation be wrong
 _GROWTH = 1.5
 CHECK_SECONDS = 1.0
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
@@ -71,15 +74,15 @@ class PartPlan:
 
 
 def plan_parts(expected: int, *, budget: int, threads: int) -> PartPlan:
-    """Choose the part size for an archive of a database of `expected` bytes, within `budget` bytes of memory.
+    """Choose the part size for an archive of tables of `expected` bytes, within `budget` bytes of memory.
 
-    The size is constant up to 150 GB, so memory is too.
+    The size is constant from 64 MiB to 150 GB, so memory is too.
 
     Raises:
         SettingsError: the budget is too small for two parts of the size that 10,000 parts demand.
 
     """
-    base = max(_BASE, -(-int(expected * _GROWTH) // _FLAT_PARTS // MIB) * MIB)
+    base = max(_SMALL_BASE if expected < _SMALL else _BASE, -(-int(expected * _GROWTH) // _FLAT_PARTS // MIB) * MIB)
     base = min(base, -(-MAX_OBJECT // _FLAT_PARTS // MIB) * MIB)
     buffers = min(threads + 1, budget // base)
     if buffers < 2:  # noqa: PLR2004  one is filled while one is sent
@@ -109,7 +112,7 @@ class Upload:
     ) -> None:
         self._bucket, self._key, self._plan, self._replaces = bucket, key, plan, replaces
         self._free: queue.Queue[bytearray | None] = queue.Queue()
-        self._work: queue.Queue[tuple[int, bytearray] | None] = queue.Queue()
+        self._work: queue.Queue[tuple[int, bytearray, str] | None] = queue.Queue()
         self._etags: dict[int, str] = {}
         self._crcs: dict[int, str] = {}
         self._failure: BaseException | None = None
@@ -186,17 +189,16 @@ class Upload:
                     ended = True
                     break
                 filled += got
-            if filled or number == 1:
-                part = view[:filled]
-                self._crc = zlib.crc32(part, self._crc)
-                if self._sha:
-                    self._sha.update(part)
-                self.bytes += filled
-                part.release()
             view.release()
             if filled or number == 1:
                 del buffer[filled:]  # the last part: cut in place, not copied
-                self._work.put((number, buffer))
+                # Summed once, as soon as it is here: S3 refuses what changes later, in the part or in the whole.
+                crc = zlib.crc32(buffer)
+                self._crc = join_crc32(self._crc, crc, filled)
+                if self._sha:
+                    self._sha.update(buffer)
+                self.bytes += filled
+                self._work.put((number, buffer, crc32_text(crc)))
 
     def drain(self) -> None:
         """Wait until every part has arrived, and give the buffers back.
@@ -248,10 +250,9 @@ class Upload:
 
     def _send(self) -> None:
         while (item := self._work.get()) is not None:
-            number, buffer = item
+            number, buffer, crc = item
             if self._failure is None:
                 try:
-                    crc = crc32_text(zlib.crc32(buffer))
                     self._etags[number] = self._bucket.part(self._key, self._upload_id or "", number, buffer, crc)
                     self._crcs[number] = crc
                 except Exception as error:  # noqa: BLE001  raised again in the reading thread
@@ -273,6 +274,37 @@ class Upload:
         if isinstance(self._failure, BackupError):
             raise self._failure
         raise S3Failed(f"{self._key}: {type(self._failure).__name__}: {self._failure}") from self._failure
+
+
+def join_crc32(first: int, second: int, length: int) -> int:
+    """CRC32 of two pieces of data one after the other, from the CRC32 of each and the bytes of the second.
+
+    Appending n bytes multiplies the polynomial of what came before by x to the power 8 n.
+    """
+    return _product(_power(8 * length), first) ^ second
+
+
+_POLYNOMIAL = 0xEDB88320  # of CRC32; the highest bit is the coefficient of x to the power 0
+_ONE, _X = 1 << 31, 1 << 30
+
+
+def _product(a: int, b: int) -> int:
+    result = 0
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
+            result ^= b
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return result
+
+
+@lru_cache(maxsize=32)
+def _power(exponent: int) -> int:
+    result, square = _ONE, _X
+    while exponent:
+        if exponent & 1:
+            result = _product(square, result)
+        square, exponent = _product(square, square), exponent >> 1
+    return result
 
 
 def _free_at_once() -> None:

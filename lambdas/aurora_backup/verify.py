@@ -181,6 +181,7 @@ class Feeder(threading.Thread):
     def __init__(self, process: Popen[bytes], chunks: Iterable[bytes], *, whole: bool = True) -> None:
         super().__init__(daemon=True)
         self._process, self._chunks, self._whole = process, chunks, whole
+        self._given_up = False
         self._error: BaseException | None = None
         self.bytes = 0
 
@@ -196,7 +197,7 @@ class Feeder(threading.Thread):
                         stdin.write(chunk)
                     except (BrokenPipeError, ValueError):
                         listening = False
-                if not listening and not self._whole:
+                if self._given_up or not (listening or self._whole):
                     break
         except BaseException as error:  # noqa: BLE001  raised again by `reraise`
             self._error = error
@@ -204,6 +205,10 @@ class Feeder(threading.Thread):
             if stdin is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stdin.close()
+
+    def give_up(self) -> None:
+        """Read no further: nobody wants the rest."""
+        self._given_up = True
 
     def reraise(self) -> None:
         """Raise what went wrong while reading the chunks."""
@@ -220,6 +225,7 @@ def feeding(process: Popen[bytes], chunks: Iterable[bytes], *, whole: bool = Tru
         yield feeder
     except BaseException:
         process.kill()
+        feeder.give_up()
         raise
     finally:
         feeder.join()

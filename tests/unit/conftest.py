@@ -8,7 +8,7 @@ import pytest
 
 from aurora_backup.postgres import Target
 from aurora_backup.s3 import Bucket, make_client
-from tests.unit.dumping import SAMPLE
+from tests.unit.dumping import SAMPLE, SPLIT, dump
 
 
 @pytest.fixture(scope="session")
@@ -63,18 +63,31 @@ def empty(postgres, target):
 @pytest.fixture
 def s3_login(s3_server, monkeypatch):
     """The S3 server's own keys in the environment, as the command line and the functions find theirs."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it would keep the keys of an earlier test
+    _log_in(monkeypatch, s3_server)
     # Retries follow at once: their number is what matters here.
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+
+
+def _log_in(patch, s3_server):
+    patch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    patch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    patch.delenv("AWS_SESSION_TOKEN", raising=False)
+    patch.setattr("boto3.DEFAULT_SESSION", None)  # it would keep the keys of an earlier test
 
 
 @pytest.fixture(scope="session")
 def bucket_name(s3_server):
     """One bucket for all: each new one costs the server a second, and every test's keys are its own."""
     return s3_server.bucket()
+
+
+@pytest.fixture(scope="session")
+def made(sample, s3_server, bucket_name):
+    """One set of the sample in several archives, for all who only read it: whoever changes an object puts it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        _log_in(patch, s3_server)
+        bucket = Bucket(make_client(endpoint_url=s3_server.endpoint_url, region="us-east-1"), bucket_name)
+        return dump(sample, bucket, jobs=2, split_bytes=SPLIT, digest=True)
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_no_client_program_is_said_plainly(sample, bucket, monkeypatch):
 
 
 def test_a_budget_too_small_for_two_parts_is_refused(sample, bucket):
-    fails(sample, bucket, SettingsError, "memory budget must be at least 48 MiB", memory_budget=20 << 20)
+    fails(sample, bucket, SettingsError, "memory budget must be at least 16 MiB", memory_budget=12 << 20)
 
 
 def test_the_password_is_in_no_argument_list_and_no_environment_of_the_programs(

@@ -10,12 +10,7 @@ import pytest
 from aurora_backup.errors import ArchiveDamaged, RestoreFailed, RestoreRefused
 from aurora_backup.postgres import Session
 from aurora_backup.restore import RestoreOptions, compare_with, create_database, create_roles, restore_set
-from tests.unit.dumping import ROWS, SPLIT, dump
-
-
-@pytest.fixture
-def made(sample, bucket):
-    return dump(sample, bucket, jobs=2, split_bytes=SPLIT, digest=True)
+from tests.unit.dumping import ROWS
 
 
 @pytest.fixture

@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 from aurora_backup.errors import S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
 from aurora_backup.s3 import Stored
-from aurora_backup.upload import MAX_OBJECT, MAX_PART, MAX_PARTS, MIB, PartPlan, Upload, plan_parts
+from aurora_backup.upload import MAX_OBJECT, MAX_PART, MAX_PARTS, MIB, PartPlan, Upload, join_crc32, plan_parts
 
 GB = 10**9
 SIZES = st.integers(0, 5 * 10**12)
 
 
-@given(SIZES, st.integers(48, 4096), st.integers(1, 8))
+@given(SIZES | st.integers(0, 10**8), st.integers(48, 4096), st.integers(1, 8))
 def test_a_plan_keeps_the_budget_and_never_meets_the_part_limit(expected, budget_mib, threads):
     budget = budget_mib * MIB
     try:
         plan = plan_parts(expected, budget=budget, threads=threads)
     except SettingsError:
         assert budget < 2 * max(24 * MIB, expected * 1.5 / 9500 + MIB)
+        assert expected >= 64 * MIB
         return
     assert plan.base * plan.buffers <= budget
     for number in (1, 9_500, 9_501, 9_800, MAX_PARTS):
@@ -35,8 +36,24 @@ def test_a_plan_keeps_the_budget_and_never_meets_the_part_limit(expected, budget
 
 
 def test_memory_is_flat_up_to_150_gb():
-    plans = {plan_parts(size, budget=256 * MIB, threads=3) for size in (0, GB // 4, GB, 4 * GB, 150 * GB)}
+    plans = {plan_parts(size, budget=256 * MIB, threads=3) for size in (64 * MIB, GB // 4, GB, 4 * GB, 150 * GB)}
     assert plans == {PartPlan(24 * MIB, 4, 256 * MIB)}
+
+
+def test_a_small_archive_takes_less_memory_and_may_still_turn_out_large():
+    plan = plan_parts(64 * MIB - 1, budget=256 * MIB, threads=3)
+    assert plan == PartPlan(8 * MIB, 4, 256 * MIB)
+    assert plan.capacity > 79 * GB
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_checksum_of_the_whole_follows_from_those_of_the_parts(first, second):
+    assert join_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+def test_the_checksum_of_large_parts_is_joined_too():
+    part = os.urandom(1 << 20)
+    assert join_crc32(zlib.crc32(part), zlib.crc32(part * 3), 3 << 20) == zlib.crc32(part * 4)
 
 
 def test_parts_grow_when_an_archive_is_far_larger_than_expected():

@@ -12,13 +12,24 @@ from hypothesis import strategies as st
 
 from aurora_backup.errors import ArchiveDamaged
 from aurora_backup.manifest import NAME, VERIFICATION_NAME
+from aurora_backup.s3 import NoSuchObject
 from aurora_backup.verify import CHECKSUM, DECODE, QUICK, TIERS, TRIAL, _RowCounter, recorded, verify_set
 from tests.unit.dumping import ROWS, SPLIT, dump
 
 
 @pytest.fixture
-def made(sample, bucket):
-    return dump(sample, bucket, jobs=2, split_bytes=SPLIT, digest=True)
+def made(made, bucket):
+    """The set that all share: what a test does to its objects is undone."""
+    before = {key: bucket.read(key) for key in bucket.keys(made.set) if not key.endswith(VERIFICATION_NAME)}
+    yield made
+    for key, data in before.items():
+        try:
+            changed = bucket.read(key) != data
+        except NoSuchObject:
+            changed = True
+        if changed:
+            bucket.client.put_object(Bucket=bucket.name, Key=key, Body=data, ChecksumAlgorithm="CRC32")
+    bucket.remove(made.set + VERIFICATION_NAME)
 
 
 def _damage(bucket, manifest, change):
