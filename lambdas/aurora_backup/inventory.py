@@ -73,12 +73,17 @@ def snapshot_point(described: Mapping[str, Any], owner: str, recorded: Collectio
         created=moment(described.get("SnapshotCreateTime")),
         status=_RDS_STATUS.get(str(described.get("Status")), Status.UNKNOWN),
         expires=moment(labels.get(tags.EXPIRES)),
-        size=int(described.get("AllocatedStorage") or 0) << 30,
+        size=_bytes(described),
         encrypted=described.get("StorageEncrypted"),
         tagged=labels.get(tags.OWNER) == owner,
         recorded=described.get("DBClusterSnapshotIdentifier") in recorded,
         held=tags.LEGAL_HOLD in labels,
     )
+
+
+def _bytes(described: Mapping[str, Any]) -> int:
+    """RDS tells GiB, rounded; of some Aurora snapshots 0 or 1, whatever their size."""
+    return int(described.get("AllocatedStorage") or 0) << 30
 
 
 def aws_backup_points(
@@ -99,7 +104,7 @@ def aws_backup_points(
                 created=moment(point.get("CreationDate")),
                 status=_BACKUP_STATUS.get(str(point.get("Status")), Status.UNKNOWN),
                 expires=moment((point.get("CalculatedLifecycle") or {}).get("DeleteAt")),
-                size=int(point.get("BackupSizeInBytes") or 0),
+                size=int(point.get("BackupSizeInBytes") or 0) or _bytes(snapshot),  # of Aurora it says 0
                 encrypted=point.get("IsEncrypted"),
             )
         )

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Answer = tuple[int, dict[str, Any], str]
 
-_YEARS_AFTER = 1  # a year more than the longest retention shows the state that then stays
-
 
 def moment(text: str) -> datetime:
     """An ISO 8601 time with its zone, for argparse."""
@@ -57,7 +55,7 @@ def forecast_arguments(parser: argparse.ArgumentParser) -> None:
 
 def forecast(arguments: argparse.Namespace) -> Answer:
     """Simulate the policy and, where it has a monthly tier, the cheaper design beside it."""
-    from aurora_backup.forecast import Prices, Workload, cheaper, list_prices, simulate
+    from aurora_backup.forecast import Prices, Workload, cheaper, list_prices, longest_days, simulate
     from aurora_backup.forecast_page import render
 
     policy = _policy(arguments.policy)
@@ -70,8 +68,7 @@ def forecast(arguments: argparse.Namespace) -> Answer:
         on_demand=arguments.on_demand,
     )
     start = arguments.start or datetime.now(UTC).date()
-    longest = max(rule.expire_days for rule in policy.lifecycle_rules())
-    days = (arguments.years * 366) if arguments.years else max(7 * 366, longest + _YEARS_AFTER * 366)
+    days = (arguments.years * 366) if arguments.years else longest_days(policy)
     if arguments.on is not None:
         days = (arguments.on - start).days + 1
     done = simulate(policy, workload, prices, start=start, days=days)

@@ -5,21 +5,30 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from aurora_backup import cli
 from aurora_backup import forecast as module
 from aurora_backup.errors import SettingsError
-from aurora_backup.forecast import Prices, Workload, cheaper, list_prices, simulate
-from aurora_backup.forecast_page import render
+from aurora_backup.forecast import Prices, Workload, cheaper, costs, list_prices, simulate, size_from, size_from_plan
+from aurora_backup.forecast_page import render, section, section_html
 from aurora_backup.policy import RetentionPolicy, Tier
+from aurora_backup.retention import Action, Decision, Kind, RecoveryPoint, Status, decision_document
 from aurora_backup.schedule import Schedule
 
 POLICY = RetentionPolicy.hipaa()
 PRICES = Prices.from_table(list_prices(), "us-east-1")
 START = date(2026, 1, 1)
 WORKLOAD = Workload(size_gb=100)
+
+
+MOON = dict.fromkeys(("backup", *module.CLASSES), 1)
+
+
+def own(**regions):
+    return {"as_of": "2026-11-23", "currency": "USD", "regions": regions or {"moon": MOON}}
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +159,35 @@ def test_every_region_of_the_table_is_complete_and_in_order(region):
     ("table", "region", "message"),
     [
         (list_prices(), "mars-1", "region must be one of ap-northeast-1, .* got 'mars-1'"),
-        ({"regions": {"x": {"backup": -1}}}, "x", r"regions\.x\.backup must be a price .* got -1"),
-        ({"regions": {"x": {"backup": True}}}, "x", "got True"),
-        ({"regions": {"x": {"backup": 1}}}, "x", r"regions\.x\.STANDARD must be a price .* got None"),
-        ([], "x", "region must be one of"),
+        (own(moon={**MOON, "backup": -1}), "moon", r"regions\.moon\.backup must be a price .* got -1"),
+        (own(moon={**MOON, "backup": True}), "moon", "got True"),
+        (own(moon={**MOON, "backup": float("nan")}), "moon", "got nan"),
+        (own(moon={**MOON, "backup": "0.02"}), "moon", "got '0.02'"),
+        (own(moon={"backup": 1}), "moon", r"regions\.moon\.STANDARD must be a price .* got None"),
+        (own(moon={**MOON, "GLACIR": 1}), "moon", r"regions\.moon has the keys backup, STANDARD, .* got 'GLACIR' too"),
+        (own(moon=[1]), "moon", r"regions\.moon must be an object of prices, got \[1\]"),
+        ({**own(), "regions": {}}, "moon", r"regions must be an object of Regions and their prices, got \{\}"),
+        ({**own(), "as_of": None}, "moon", "as_of must be the ISO date of the prices, .* got None"),
+        ({**own(), "as_of": "last week"}, "moon", "as_of must be .* got 'last week'"),
+        ({**own(), "currency": "dollars"}, "moon", "currency must be an ISO 4217 code, .* got 'dollars'"),
+        ({**own(), "note": 7}, "moon", "note must be a text, got 7"),
+        ({**own(), "sources": "a page"}, "moon", "sources must be a list of texts, got 'a page'"),
+        ({**own(), "sources": [7]}, "moon", "sources must be a text, got 7"),
+        ({**own(), "asof": "2026-11-23"}, "moon", "a price table has the keys as_of, .* got 'asof' too"),
+        ([], "moon", "a price table must be a JSON object, got list"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused(table, region, message):
+def test_a_table_that_cannot_be_used_is_refused_by_field_rule_and_value(table, region, message):
     with pytest.raises(SettingsError, match=message):
         Prices.from_table(table, region)
+
+
+def test_the_package_s_table_is_dated_and_names_its_sources():
+    assert date.fromisoformat(PRICES.as_of) <= datetime.now(UTC).date()
+    assert len(PRICES.sources) == 2
+    assert all(source.startswith("aws.amazon.com/") for source in PRICES.sources)
+    listed = list_prices()["regions"]
+    assert f"It has {', '.join(listed)}." in (Path(__file__).parents[2] / "docs" / "retention.md").read_text()
 
 
 @pytest.mark.parametrize("changes", [{"size_gb": -1}, {"growth": float("nan")}, {"on_demand": 101}, {"dump_ratio": 3}])
@@ -210,11 +239,12 @@ def test_the_page_needs_nothing_else(eight_years, cheap):
 
 
 def test_every_value_on_the_page_is_escaped(eight_years):
-    evil = replace(PRICES, region="<script>alert(1)</script>", note='"><img src=x>', currency="<b>")
+    evil = replace(PRICES, region="<script>alert(1)</script>", note='"><img src=x>\u202e', currency="<b>")
     page = parse(render(replace(eight_years, prices=evil)))
 
     assert not {"script", "img", "b"} & set(page.tags)
     assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in "".join(page.text)
 
 
 def test_the_page_shows_the_numbers_of_the_document(eight_years, cheap):
@@ -232,6 +262,166 @@ def test_the_lines_stay_within_the_picture(eight_years, cheap):
 
     assert points
     assert all(70 <= float(x) <= 760 and 0 <= float(y) <= 230 for x, y in points)
+
+
+# --- The section of the compliance report
+
+
+@pytest.fixture(scope="module")
+def part():
+    return section(POLICY, region="us-east-1", size_gb=100, start=START)
+
+
+def test_the_section_says_what_the_page_says(part, eight_years):
+    document = part.document
+    assert (document["schema"], document["available"], document["reason"]) == (1, True, None)
+    assert (document["from"], document["to"]) == ("2026-01-01", "2033-01-05")
+    assert document["final_month_cost"] == pytest.approx(eight_years.days[2561].cost, abs=0.01)
+    assert document["peak_snapshots"] == 98
+    assert document["cheaper"]["peak_snapshots"] == 26
+    assert [day["date"] for day in document["days"][:2]] == ["2026-03-31", "2026-06-30"]
+    assert document["days"][-1]["date"] == document["to"]
+    page = parse(part.html)
+    assert (page.tags.count("svg"), page.tags.count("h2"), page.tags.count("h1")) == (3, 1, 0)
+    assert "98 of 100" in " ".join(page.text)
+    assert len(json.dumps(document)) < 100_000
+
+
+def test_the_section_is_made_of_its_document_alone_also_when_that_was_stored(part):
+    assert section_html(json.loads(json.dumps(part.document))) == part.html
+
+
+def test_the_section_loads_nothing_and_styles_nothing_but_itself(part):
+    assert parse(part.html).links == []
+    assert not re.search(r"<script|@import|url\(|http", part.html)
+    (style,) = re.findall(r"<style>(.*?)</style>", part.html, re.DOTALL)
+    flat = re.sub(r"@media[^{]*\{((?:[^{}]*\{[^{}]*\})*)\}", r"\1", style)
+    selectors = [one.strip() for group in re.findall(r"([^{}]+)\{", flat) for one in group.split(",")]
+    assert len(selectors) > 10
+    assert all(one.startswith(".forecast") for one in selectors)
+
+
+def test_every_value_of_a_stored_section_is_escaped(part):
+    evil = json.loads(json.dumps(part.document).replace("2026-", "<script>x</script>").replace("weekly", "<img src=x>"))
+    page = parse(section_html(evil))
+
+    assert not {"script", "img"} & set(page.tags)
+    assert any("<img src=x>" in text for text in page.text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"size_gb": None}, "the size of the cluster is not known"),
+        ({"region": "mars-1"}, "region must be one of"),
+        ({"size_gb": -1}, "workload.size_gb must be within"),
+        ({"table": {"regions": {"<b>": {}}}, "region": "<b>"}, "regions.<b>.backup must be a price"),
+    ],
+)
+def test_what_makes_a_forecast_impossible_is_said_and_never_raised(changes, reason):
+    made = section(POLICY, **{"region": "us-east-1", "size_gb": 100, "start": START, **changes})
+
+    assert made.document["available"] is False
+    assert reason in made.document["reason"]
+    page = parse(made.html)
+    assert "b" not in page.tags
+    assert reason in " ".join(page.text)
+
+
+# --- What exists now
+
+
+NOW = datetime(2026, 11, 23, 5, 30, tzinfo=UTC)
+
+
+def existing(kind, tier, age, gb, **changes):
+    return RecoveryPoint(
+        **{
+            "kind": kind,
+            "tier": tier,
+            "identifier": f"{kind}/{tier}/{age}",
+            "cluster_resource_id": "cluster-A",
+            "created": NOW - timedelta(days=age),
+            "status": Status.AVAILABLE,
+            "size": round(gb * 1e9),
+            **changes,
+        }
+    )
+
+
+def priced(*points, **changes):
+    return costs(points, POLICY, NOW, **{"lineage": {"cluster-A"}, "region": "us-east-1", **changes})
+
+
+def test_this_months_cost_is_that_of_the_points_that_exist():
+    found = priced(
+        existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 1, 200),
+        existing(Kind.RECOVERY_POINT, Tier.WEEKLY, 2, 0),  # AWS Backup does not know Aurora's sizes
+        existing(Kind.RECOVERY_POINT, Tier.WEEKLY, 9, 0),
+        *(existing(Kind.AUTOMATED, Tier.AUTOMATED, day, 0) for day in range(35)),
+        existing(Kind.SET, Tier.LOGICAL, 3, 10),
+        existing(Kind.SET, Tier.MONTHLY, 30, 10),
+        existing(Kind.SET, Tier.MONTHLY, 91, 10),
+        existing(Kind.SET, Tier.LOGICAL, 3, 10, cluster_resource_id="cluster-B"),
+        existing(Kind.STRAY, None, 3, 10),
+    )
+
+    assert (found["problem"], found["region"], found["currency"]) == (None, "us-east-1", "USD")
+    assert found["as_of"] == list_prices()["as_of"]
+    assert {(t["tier"], t["kind"]): (t["count"], t["cost"]) for t in found["tiers"]} == {
+        ("on-demand", "cluster-snapshot"): (1, pytest.approx(200 * 0.021)),
+        ("weekly", "recovery-point"): (2, pytest.approx(2 * 200 * 0.021)),
+        ("automated", "automated-snapshot"): (35, pytest.approx(35 * 0.01 * 200 * 0.021)),
+        ("logical", "set"): (1, pytest.approx(10 * 0.023)),
+        ("monthly", "set"): (2, pytest.approx(10 * 0.023 + 10 * 0.0036)),
+    }
+
+
+def test_sets_made_on_demand_have_a_price_too():
+    (found,) = priced(existing(Kind.SET, Tier.ON_DEMAND, 91, 10))["tiers"]
+
+    assert found["cost"] == pytest.approx(10 * 0.0036)
+
+
+def test_without_prices_or_a_size_there_is_no_cost_and_a_reason():
+    unknown = priced(existing(Kind.SET, Tier.LOGICAL, 3, 10), region="mars-1")
+    sizeless = priced(existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 3, 1))
+
+    assert (unknown["tiers"], unknown["problem"][:22]) == ([], "region must be one of ")
+    assert (sizeless["tiers"], sizeless["problem"]) == ([], "the size of the cluster is not known")
+    assert priced()["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("points", "size"),
+    [
+        ([], None),
+        ([existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 1, 1)], None),  # RDS says 1 of what it does not know
+        ([existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 1, 50), existing(Kind.AUTOMATED, Tier.AUTOMATED, 2, 40)], 50),
+        ([existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 1, 50, status=Status.PENDING)], None),
+        (
+            [existing(Kind.SET, Tier.LOGICAL, 1, 28, series="a"), existing(Kind.SET, Tier.LOGICAL, 8, 14, series="a")],
+            100,
+        ),
+        (
+            [existing(Kind.SET, Tier.LOGICAL, 1, 28, series="a"), existing(Kind.SET, Tier.LOGICAL, 8, 14, series="b")],
+            150,
+        ),
+        ([existing(Kind.SET, Tier.LOGICAL, 1, 28), existing(Kind.SNAPSHOT, Tier.ON_DEMAND, 9, 50)], 50),
+    ],
+)
+def test_the_size_of_the_cluster_is_told_by_its_points(points, size):
+    assert size_from(points) == (pytest.approx(size) if size else None)
+    plan = {
+        "lineage": ["cluster-A"],
+        "decisions": [decision_document(Decision(p, Action.KEEP, "", "")) for p in points],
+    }
+    assert size_from_plan(json.loads(json.dumps(plan))) == (pytest.approx(size) if size else None)
+    assert size_from_plan({**plan, "lineage": ["cluster-B"]}) is None
+
+
+def test_a_plan_that_is_none_tells_no_size():
+    assert [size_from_plan(plan) for plan in (None, {}, {"lineage": [], "decisions": [{}]})] == [None] * 3
 
 
 # --- The command
@@ -263,7 +453,7 @@ def test_the_command_lists_the_points_of_a_day(capsys):
 def test_the_command_takes_a_policy_and_prices_of_ones_own(tmp_path, capsys):
     policy, prices = tmp_path / "policy.json", tmp_path / "prices.json"
     policy.write_text('{"monthly": null, "weekly": null, "logical": null}')
-    prices.write_text(json.dumps({"regions": {"moon": dict.fromkeys(("backup", *module.CLASSES), 1)}}))
+    prices.write_text(json.dumps(own()))
     arguments = ["--policy", str(policy), "--prices", str(prices), "--region", "moon", "--years", "1"]
     assert cli.main(["forecast", "--size-gb", "10", "--start", "2026-01-01", *arguments, "--json"]) == 0
 
