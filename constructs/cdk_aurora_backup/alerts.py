@@ -27,6 +27,8 @@ _JOB_STATES = ["FAILED", "ABORTED", "EXPIRED", "PARTIAL"]
 # "Amazon RDS event categories and event messages for Aurora"
 _CLUSTER_CATEGORIES = ["backup", "failover", "failure", "deletion", "global-failover"]
 _SNAPSHOT_CATEGORIES = ["backup", "deletion", "notification", "failure"]
+# Every day's: a manual snapshot is being made; an automated one is being made; an automated one was made.
+_ROUTINE = ["RDS-EVENT-0074", "RDS-EVENT-0168", "RDS-EVENT-0169"]
 
 
 class BackupAlerts(Construct):
@@ -77,11 +79,11 @@ class BackupAlerts(Construct):
         )
         self.watch(
             "SnapshotEvents",
-            "A cluster snapshot was made, deleted, shared or failed",
+            "A manual cluster snapshot was made, or a cluster snapshot failed or was deleted",
             {
                 "source": ["aws.rds"],
                 "detail_type": ["RDS DB Cluster Snapshot Event"],
-                "detail": {"EventCategories": _SNAPSHOT_CATEGORIES},
+                "detail": {"EventCategories": _SNAPSHOT_CATEGORIES, "EventID": [{"anything-but": _ROUTINE}]},
             },
         )
         self.watch(

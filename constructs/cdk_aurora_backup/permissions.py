@@ -189,8 +189,12 @@ class ServiceRole(Construct):
             self, "Policy", description=description, statements=[s.as_policy() for s in statements]
         )
         self._policy.attach_to_role(self._role)
-        for resource, reasons in self._wildcards(statements).items():
-            acknowledge(self._policy, f"IAM5[Resource::{resource}]", " ".join(reasons), ["solutions"])
+        found = [
+            Acknowledgment(id=f"{_PREFIXES['solutions']}IAM5[Resource::{resource}]", reason=" ".join(reasons))
+            for resource, reasons in self._wildcards(statements).items()
+        ]
+        if found:
+            Validations.of(self._policy).acknowledge(*found)
 
     @property
     def role(self) -> iam.IRole:
@@ -211,9 +215,7 @@ class ServiceRole(Construct):
         """The reasons for each resource with a wildcard, resources as cdk-nag writes them."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         for each in statements:
-            for resource in sorted({_as_finding(self, r) for r in each.resources}):
-                if "*" not in resource:
-                    continue
+            for resource in sorted({_as_finding(self, r) for r in each.resources if "*" in r}):
                 if not each.wildcard:
                     raise SynthError(
                         f"{self.node.path}: statement {each.sid} must say why it needs the wildcard in {resource!r}"

@@ -10,6 +10,7 @@ import calendar
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -156,11 +157,16 @@ class Schedule:
 
         Raises ScheduleError when the schedule fires less than twice in four years.
         """
-        begin = datetime(2024, 1, 1, tzinfo=UTC)
-        times = list(self.occurrences(begin, begin + timedelta(days=4 * 366)))
-        if len(times) < 2:  # noqa: PLR2004  a gap has two ends
-            raise ScheduleError(f"schedule must fire at least twice in four years, got {self.expression!r}")
-        return max(b - a for a, b in pairwise(times))
+        return _longest_gap(self)
+
+
+@lru_cache
+def _longest_gap(schedule: Schedule) -> timedelta:
+    begin = datetime(2024, 1, 1, tzinfo=UTC)
+    times = list(schedule.occurrences(begin, begin + timedelta(days=4 * 366)))
+    if len(times) < 2:  # noqa: PLR2004  a gap has two ends
+        raise ScheduleError(f"schedule must fire at least twice in four years, got {schedule.expression!r}")
+    return max(b - a for a, b in pairwise(times))
 
 
 def _nearest_weekday(year: int, month: int, day: int) -> date:

@@ -11,10 +11,13 @@ from aws_cdk import aws_backup as backup
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_rds as rds
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
+from constructs import Construct
 
 from cdk_aurora_backup import AuroraBackup, BackupAlerts, SynthError
+from cdk_aurora_backup.naming import owner_of
 from tests.synth.synthesis import (
     ACCOUNT,
     FLAGS,
@@ -92,26 +95,43 @@ def test_an_existing_topic_is_somebody_who_hears(brought):
     assert "Nobody hears" not in brought.said("warning")
 
 
-def test_a_key_of_the_same_app_gets_the_statements_once():
+GLASS = f"arn:aws:iam::{ACCOUNT}:role/Glass"
+
+
+@pytest.fixture(scope="module")
+def beside() -> Synthesised:
+    """Beside a cluster, two keys, a break-glass role and an S3 endpoint of the same app."""
     stack = new_stack()
-    key = kms.Key(stack, "Mine")
-    backed_up(stack, key=key)
-    template = Synthesised.of(stack)
-    sids = [s.get("Sid") for s in template.one("AWS::KMS::Key")["KeyPolicy"]["Statement"]]
+    login = rds.Credentials.from_generated_secret("master", encryption_key=kms.Key(stack, "SecretKey"))
+    vpc = some_vpc(stack)
+    vpc.add_gateway_endpoint("Theirs", service=ec2.GatewayVpcEndpointAwsService.S3)
+    backed_up(
+        stack,
+        vpc=vpc,
+        cluster=some_cluster(stack, vpc, credentials=login),
+        key=kms.Key(stack, "Mine"),
+        break_glass=[iam.Role.from_role_arn(stack, "Glass", GLASS)],
+    )
+    return Synthesised.of(stack)
+
+
+def test_a_key_of_the_same_app_gets_the_statements_once(beside):
+    sids = [s.get("Sid") for s in beside.named("AWS::KMS::Key", "Mine")["KeyPolicy"]["Statement"]]
     assert [sids.count(sid) for sid in ("LogGroups", "Events", "Alarms")] == [1, 1, 1]
-    assert "must hold these statements" not in template.said("info")
+    assert "must hold these statements" not in beside.said("info")
 
 
-def test_break_glass_beside_an_existing_key_still_guards_the_vault():
+def test_break_glass_beside_an_existing_key_still_guards_the_vault(beside):
+    assert GLASS in json.dumps(beside.one("AWS::Backup::BackupVault")["AccessPolicy"])
+
+
+def test_an_endpoint_that_the_vpc_has_already_is_used(beside):
+    gateways = [e for e in beside.all("AWS::EC2::VPCEndpoint") if e["VpcEndpointType"] == "Gateway"]
+    assert len(gateways) == 1
+
+
+def test_two_in_one_stack_share_the_vpcs_endpoints_and_nothing_else():
     stack = new_stack()
-    arn = f"arn:aws:iam::{ACCOUNT}:role/Glass"
-    backed_up(stack, key=kms.Key(stack, "Mine"), break_glass=[iam.Role.from_role_arn(stack, "Glass", arn)])
-    assert arn in json.dumps(Synthesised.of(stack).one("AWS::Backup::BackupVault")["AccessPolicy"])
-
-
-@pytest.mark.parametrize("flags", [True, False])
-def test_two_in_one_stack_share_the_vpcs_endpoints_and_nothing_else(flags):
-    stack = new_stack(flags=flags)
     vpc, clients, secret = some_vpc(stack), some_clients(stack), some_secret(stack)
     for n in ("One", "Two"):
         cluster = imported_cluster(stack, f"Cluster{n}", secret=secret)
@@ -136,10 +156,7 @@ def test_two_in_one_stack_share_the_vpcs_endpoints_and_nothing_else(flags):
 
 
 def test_the_owner_differs_between_stacks_and_stays_for_one_stack():
-    found = []
-    for name in ("A", "B", "A"):
-        stack = new_stack(name)
-        found.append(backed_up(stack).functions.owner)
+    found = [owner_of(Construct(new_stack(name), "Backup")) for name in ("A", "B", "A")]
     assert found[0] == found[2] != found[1]
     assert all(re.fullmatch(r"[A-Za-z0-9-]{1,60}", owner) for owner in found)
 
@@ -175,15 +192,6 @@ def test_without_a_secret_no_endpoint_for_secrets_is_made_and_functions_log_in_a
     assert connect.endswith(':dbuser:cluster-ABCDEFGHIJKLMNOP/aurora_backup"')
 
 
-def test_an_endpoint_that_the_vpc_has_already_is_used():
-    stack = new_stack()
-    vpc = some_vpc(stack)
-    vpc.add_gateway_endpoint("Theirs", service=ec2.GatewayVpcEndpointAwsService.S3)
-    backed_up(stack, vpc=vpc)
-    gateways = [e for e in Synthesised.of(stack).all("AWS::EC2::VPCEndpoint") if e["VpcEndpointType"] == "Gateway"]
-    assert len(gateways) == 1
-
-
 def test_clients_of_the_callers_own_are_used_and_ours_are_not_made(plain):
     (server,) = plain.ids("AWS::Lambda::LayerVersion")  # for trial restores
     assert "Server" in server
@@ -191,11 +199,10 @@ def test_clients_of_the_callers_own_are_used_and_ours_are_not_made(plain):
     assert [layer.rpartition(":layer:")[2] for layer in layers] == ["clients:1"]
 
 
-def test_a_secret_under_a_key_of_its_own_can_be_read():
-    stack = new_stack()
-    key = kms.Key(stack, "SecretKey")
-    backed_up(stack, cluster=some_cluster(stack, vpc := some_vpc(stack), storage_encryption_key=key), vpc=vpc)
-    assert Synthesised.of(stack).ids("AWS::RDS::DBCluster")
+def test_a_secret_under_a_key_of_its_own_can_be_read(beside):
+    (secrets_key,) = [name for name in beside.ids("AWS::KMS::Key") if name.startswith("SecretKey")]
+    decrypt = {s["Sid"]: s for name, s in beside.policies() if "Dump" in name}["DecryptSecret"]
+    assert (decrypt["Action"], decrypt["Resource"]) == ("kms:Decrypt", f"<{secrets_key}.Arn>")
 
 
 @pytest.mark.parametrize("address", ["oncall", "@example.org", "oncall@", "a@b@c"])
@@ -229,6 +236,15 @@ def test_the_clusters_backups_and_failovers_are_heard_of(plain):
     (pattern,) = [p for p in patterns if p["detail-type"] == ["RDS DB Cluster Event"]]
     assert pattern["detail"]["SourceIdentifier"] == ["clinic"]
     assert {"backup", "failover"} <= set(pattern["detail"]["EventCategories"])
+
+
+def test_of_snapshots_everything_is_heard_of_but_what_happens_every_day(plain):
+    patterns = [r["EventPattern"] for r in plain.all("AWS::Events::Rule")]
+    (pattern,) = [p for p in patterns if p["detail-type"] == ["RDS DB Cluster Snapshot Event"]]
+    # "Amazon RDS event categories and event messages for Aurora": an automated snapshot is being made, was made.
+    (asked,) = pattern["detail"]["EventID"]
+    assert {"RDS-EVENT-0168", "RDS-EVENT-0169"} <= set(asked["anything-but"])
+    assert "RDS-EVENT-0075" not in asked["anything-but"], "a manual snapshot is a copy that somebody made"
 
 
 def test_the_topic_is_encrypted_takes_tls_only_and_lets_in_this_accounts_events(plain):

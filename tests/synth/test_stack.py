@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import aws_cdk as cdk
 import pytest
@@ -27,16 +28,38 @@ VPC = {
 }
 
 
+KEY = f"arn:aws-cn:kms:cn-north-1:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
+OF_A_TEAM = {"account": ACCOUNT, "permissions-boundary": "Team", "tags": {"team": "dba"}}
+
+
 @pytest.fixture(scope="module")
 def imported() -> Synthesised:
-    return deployable({"imported-cluster": CLUSTER, "imported-vpc": VPC})
+    """Of a cluster and a VPC that exist already, and with somebody to alert."""
+    return deployable({"imported-cluster": CLUSTER, "imported-vpc": VPC, "alert-emails": "oncall@example.org"})
 
 
-@pytest.mark.parametrize("region", ["us-gov-west-1", "cn-north-1"])
-def test_other_partitions_get_no_arn_of_the_commercial_one(region):
-    template = deployable({"account": ACCOUNT, "region": region})
-    assert "arn:aws:" not in json.dumps(template.template)
-    assert len(template.resources) > 60
+@pytest.fixture(scope="module")
+def government() -> Synthesised:
+    """A team's, in GovCloud, with the settings that no other setting depends on."""
+    return deployable(
+        {**OF_A_TEAM, "region": "us-gov-west-1", "architecture": "x86_64", "reserved-concurrency": "none"}
+    )
+
+
+@pytest.fixture(scope="module")
+def china() -> Synthesised:
+    """A team's, in China, to be torn down, under a key that exists already."""
+    return deployable({**OF_A_TEAM, "region": "cn-north-1", "profile": "dev", "key-arn": KEY})
+
+
+@pytest.fixture(scope="module", params=["government", "china"])
+def of_a_team(request) -> Synthesised:
+    return request.getfixturevalue(request.param)
+
+
+def test_other_partitions_get_no_arn_of_the_commercial_one(of_a_team):
+    assert "arn:aws:" not in json.dumps(of_a_team.template)
+    assert len(of_a_team.resources) > 60
 
 
 def test_a_stack_that_knows_no_region_has_no_arn_of_any_partition(default):
@@ -44,29 +67,27 @@ def test_a_stack_that_knows_no_region_has_no_arn_of_any_partition(default):
     assert "arn:aws" not in text
 
 
-@pytest.mark.parametrize("profile", ["production", "dev"])
-def test_a_permissions_boundary_is_on_every_role_also_on_cdks_own(profile):
-    template = deployable({"permissions-boundary": "Team", "profile": profile})
-    roles = [body for body in template.resources.values() if body["Type"] == "AWS::IAM::Role"]
+def test_a_permissions_boundary_is_on_every_role_also_on_cdks_own(of_a_team):
+    roles = [body for body in of_a_team.resources.values() if body["Type"] == "AWS::IAM::Role"]
     assert len(roles) > 10
-    boundary = "arn:<AWS::Partition>:iam::<AWS::AccountId>:policy/Team"
+    boundary = rf"arn:aws-(cn|us-gov):iam::{ACCOUNT}:policy/Team"
     for role in roles:
-        assert role["Properties"]["PermissionsBoundary"] == boundary
+        assert re.fullmatch(boundary, role["Properties"]["PermissionsBoundary"])
 
 
-def test_tags_reach_everything_that_costs_or_holds_data():
-    template = deployable({"tags": {"team": "dba"}})
+def test_tags_reach_everything_that_costs_or_holds_data(government):
     for kind in (*STATEFUL, "AWS::Lambda::Function", "AWS::StepFunctions::StateMachine", "AWS::IAM::Role"):
-        for properties in template.all(kind):
+        assert government.all(kind), kind
+        for properties in government.all(kind):
             tags = properties.get("Tags") or properties.get("BackupVaultTags")
             tags = tags if isinstance(tags, dict) else {t["Key"]: t["Value"] for t in tags}
             assert tags["team"] == "dba", kind
 
 
 @pytest.mark.parametrize("profile", ["production", "dev"])
-def test_it_synthesises_without_any_feature_flag_too(profile):
+def test_it_synthesises_without_any_feature_flag_too(profile, request):
     without = deployable({"profile": profile}, flags=False)
-    with_flags = deployable({"profile": profile})
+    with_flags = request.getfixturevalue({"production": "default", "dev": "dev"}[profile])
     for kind in STATEFUL:
         assert without.ids(kind) == with_flags.ids(kind)
     for name in without.ids("AWS::IAM::Role"):
@@ -74,18 +95,18 @@ def test_it_synthesises_without_any_feature_flag_too(profile):
     assert without.ids("AWS::IAM::Policy") == []
 
 
-def test_each_environment_is_a_stack_of_its_own():
-    app = new_app()
+def test_each_environment_is_a_stack_of_its_own_also_in_a_stage():
     context = {
         "backup:environments": {
             "prod": {"account": ACCOUNT, "region": REGION},
             "test": {"account": ACCOUNT, "region": "eu-central-1", "profile": "dev"},
         }
     }
+    stage = cdk.Stage(new_app(), "Clinic")
     for config in read_context(context):
-        AuroraBackupStack(app, config)
-    stacks = {s.stack_name: s.environment.region for s in app.synth().stacks}
-    assert stacks == {"AuroraBackup-prod": REGION, "AuroraBackup-test": "eu-central-1"}
+        AuroraBackupStack(stage, config)
+    stacks = {s.stack_name: s.environment.region for s in stage.synth().stacks}
+    assert stacks == {"Clinic-AuroraBackup-prod": REGION, "Clinic-AuroraBackup-test": "eu-central-1"}
 
 
 def test_an_imported_cluster_is_backed_up_and_no_cluster_vpc_or_subnet_is_made(imported):
@@ -115,14 +136,12 @@ def test_an_imported_cluster_without_the_vpc_it_is_in_is_refused():
         deployable({"imported-cluster": CLUSTER})
 
 
-def test_an_imported_key_is_used_and_its_statements_are_printed():
-    arn = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
-    template = deployable({"key-arn": arn})
-    assert template.ids("AWS::KMS::Key") == []
-    assert template.named("AWS::S3::Bucket", "StorageBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"][
-        0
-    ]["ServerSideEncryptionByDefault"] == {"KMSMasterKeyID": arn, "SSEAlgorithm": "aws:kms"}
-    assert "It must hold these statements:" in template.said("info")
+def test_an_imported_key_is_used_and_its_statements_are_printed(china):
+    assert china.ids("AWS::KMS::Key") == []
+    assert china.named("AWS::S3::Bucket", "StorageBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"][0][
+        "ServerSideEncryptionByDefault"
+    ] == {"KMSMasterKeyID": KEY, "SSEAlgorithm": "aws:kms"}
+    assert "It must hold these statements:" in china.said("info")
 
 
 # The dev profile goes away with `cdk destroy`, and leaves nothing that costs.
@@ -159,28 +178,18 @@ def test_outputs_name_what_an_operator_asks_for(default):
     } <= set(default.template["Outputs"])
 
 
-def test_nobody_to_alert_is_a_warning_and_an_address_silences_it(default):
+def test_nobody_to_alert_is_a_warning_and_an_address_silences_it(default, imported):
     assert "Nobody hears of a failed backup" in default.said("warning")
-    heard = deployable({"alert-emails": "oncall@example.org"})
-    assert "Nobody hears" not in heard.said("warning")
-    assert heard.one("AWS::SNS::Subscription")["Endpoint"] == "oncall@example.org"
+    assert "Nobody hears" not in imported.said("warning")
+    assert imported.one("AWS::SNS::Subscription")["Endpoint"] == "oncall@example.org"
 
 
-def test_the_other_architecture_is_used_throughout():
-    template = deployable({"architecture": "x86_64"})
-    assert {tuple(f["Architectures"]) for f in template.all("AWS::Lambda::Function")} == {("x86_64",)}
-    assert {tuple(layer["CompatibleArchitectures"]) for layer in template.all("AWS::Lambda::LayerVersion")} == {
+def test_the_other_architecture_is_used_throughout(government):
+    assert {tuple(f["Architectures"]) for f in government.all("AWS::Lambda::Function")} == {("x86_64",)}
+    assert {tuple(layer["CompatibleArchitectures"]) for layer in government.all("AWS::Lambda::LayerVersion")} == {
         ("x86_64",)
     }
 
 
-def test_an_account_with_a_small_pool_of_concurrency_can_use_it_unreserved():
-    template = deployable({"reserved-concurrency": "none"})
-    assert all("ReservedConcurrentExecutions" not in f for f in template.all("AWS::Lambda::Function"))
-
-
-def test_a_stack_can_be_put_into_a_stage():
-    stage = cdk.Stage(new_app(), "Prod")
-    (config,) = read_context({})
-    stack = AuroraBackupStack(stage, config)
-    assert stack.stack_name == "Prod-AuroraBackup"
+def test_an_account_with_a_small_pool_of_concurrency_can_use_it_unreserved(government):
+    assert all("ReservedConcurrentExecutions" not in f for f in government.all("AWS::Lambda::Function"))
