@@ -1,9 +1,10 @@
 """Runs one invocation inside the function's interpreter, as Lambda's Python runtime does.
 
-    python -I lambda_bootstrap.py INVOCATION RESULT
+    python -I lambda_bootstrap.py INVOCATION RESULT CALLS
 
-INVOCATION is a JSON file with the event and what the context shows; RESULT is where the answer goes. The interpreter
-that runs this file has nothing but the standard library, so it imports nothing else.
+INVOCATION is a JSON file with the event and what the context shows; RESULT is where the answer goes, and CALLS where
+every call to AWS is noted. The interpreter that runs this file has nothing but the standard library and what Lambda's
+runtime has, so it imports nothing else.
 """
 
 from __future__ import annotations
@@ -39,6 +40,22 @@ class Context:
         return max(0, int((self._deadline - time.time()) * 1000))
 
 
+def _note_calls(path: Path) -> None:
+    """Write `[service, operation, parameters]` for every call to AWS, a line each; what is no JSON is left out."""
+    from botocore.client import BaseClient  # the runtime's, found only when `sys.path` is as Lambda's
+
+    make = BaseClient._make_api_call
+
+    def noted(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        told = {name: value for name, value in parameters.items() if name != "Body"}
+        line = json.dumps([client.meta.service_model.service_name, operation, told], default=lambda _: None)
+        with path.open("a") as file:
+            file.write(line + "\n")
+        return make(client, operation, parameters)
+
+    BaseClient._make_api_call = noted  # type: ignore[method-assign]
+
+
 def _failure(kind: str, message: str, request_id: str, trace: list[str]) -> dict[str, Any]:
     error = {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": trace}
     return {"ok": False, "body": error}
@@ -68,12 +85,25 @@ def run(invocation: dict[str, Any]) -> dict[str, Any]:
     return {"ok": True, "body": result}
 
 
+def shorten_pauses(scale: float) -> None:
+    """Let botocore pause for less between two tries; every other sleep is as long as it says."""
+    sleep = time.sleep
+
+    def scaled(seconds: Any) -> None:
+        retrying = sys._getframe(1).f_globals.get("__name__") == "botocore.endpoint"
+        sleep(seconds * scale if retrying else seconds)
+
+    time.sleep = scaled
+
+
 def main() -> None:
     """Read, run, write."""
-    source, target = map(Path, sys.argv[1:3])
+    source, target, calls = map(Path, sys.argv[1:4])
     invocation = json.loads(source.read_text())
+    shorten_pauses(invocation["pause_scale"])
     sys.path[:0] = invocation["path"]
     logging.basicConfig(stream=sys.stdout, format="[%(levelname)s]\t%(message)s")
+    _note_calls(calls)
     target.write_text(json.dumps(run(invocation)))
 
 

@@ -3,6 +3,9 @@
 Each invocation is a process of its own: a cold start every time. What a function forgot to bundle is missing, as on
 AWS; the only packages it finds besides its own are boto3's, which Lambda's Python runtime has too. Memory and `/tmp`
 sizes are not enforced; the timeout, the payload size and the reserved concurrency are.
+
+Every call that a function makes to AWS is kept in `calls.jsonl` in the emulator's root, a line for each invocation:
+`{"function", "handler", "environment", "calls": [[service, operation, parameters], ...]}`.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from local.runtime import current
 
 _RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 _PAYLOAD_LIMIT = 6 * 1024 * 1024
+CALLS = "calls.jsonl"
 _BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 _making = threading.Lock()
 
@@ -60,6 +64,7 @@ def _run(config: dict[str, Any], code_zip: bytes, event: Any, request_id: str, s
         "handler": config["Handler"],
         "event": event,
         "path": [str(code), f"{opt}/python/lib/{version}/site-packages", f"{opt}/python", str(_runtime_packages())],
+        "pause_scale": current().wait_scale,
         "context": {
             "request_id": request_id,
             "function_name": config["FunctionName"],
@@ -69,11 +74,11 @@ def _run(config: dict[str, Any], code_zip: bytes, event: Any, request_id: str, s
             "deadline": time.time() + timeout,
         },
     }
-    source, target, log = (scratch / name for name in ("invocation.json", "result.json", "log"))
+    source, target, calls, log = (scratch / name for name in ("invocation.json", "result.json", "calls", "log"))
     source.write_text(json.dumps(invocation))
     current().home.account.own(scratch / "tmp")
     process = Guarded(
-        [*_as_nobody(), _interpreter(), "-I", _BOOTSTRAP, source, target],
+        [*_as_nobody(), _interpreter(), "-I", _BOOTSTRAP, source, target, calls],
         log=log,
         cwd=code,
         env=_environment(config, code, opt, scratch / "tmp"),
@@ -85,6 +90,7 @@ def _run(config: dict[str, Any], code_zip: bytes, event: Any, request_id: str, s
     timed_out = process.alive
     process.stop()
     said = log.read_text(errors="replace")
+    _keep_calls(config, calls)
     if timed_out:
         return _failed(
             "Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout}.00 seconds", said
@@ -97,6 +103,20 @@ def _run(config: dict[str, Any], code_zip: bytes, event: Any, request_id: str, s
     if len(json.dumps(result["body"])) > _PAYLOAD_LIMIT:
         return _failed("Function.ResponseSizeTooLarge", f"Response payload size exceeded {_PAYLOAD_LIMIT} bytes", said)
     return {"body": result["body"], "log": said, **({} if result["ok"] else {"error": True})}
+
+
+def _keep_calls(config: dict[str, Any], calls: Path) -> None:
+    """Add what one invocation called to `calls.jsonl`."""
+    lines = calls.read_text().splitlines(keepends=True) if calls.exists() else []
+    made = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed function may leave half a line
+    about = {
+        "function": config["FunctionName"],
+        "handler": config["Handler"],
+        "environment": (config.get("Environment") or {}).get("Variables", {}),
+        "calls": made,
+    }
+    with _making, (current().root / CALLS).open("a") as file:
+        file.write(json.dumps(about) + "\n")
 
 
 def _as_nobody() -> list[str]:

@@ -65,20 +65,21 @@ def machine(workflow: str) -> Machine:
     for function in stack.ids("AWS::Lambda::Function"):
         properties = stack.resources[function]["Properties"]
         handler = properties["Handler"].split(".")[-2]
-        functions[f"<{function}.Arn>"] = (handler, _environment(properties))
+        functions[f"<{function}.Arn>"] = (handler, _environment(function, properties))
     return Machine(workflow, definition, functions)
 
 
-def _environment(properties: Mapping[str, Any]) -> dict[str, str]:
+def _environment(name: str, properties: Mapping[str, Any]) -> dict[str, str]:
     variables = {name: str(value) for name, value in properties["Environment"]["Variables"].items()}
-    return {**variables, "CLUSTER_ID": PROD, "CLUSTER_RESOURCE_ID": PROD_ID}
+    return {**variables, "CLUSTER_ID": PROD, "CLUSTER_RESOURCE_ID": PROD_ID, "AWS_LAMBDA_FUNCTION_NAME": name}
 
 
 def environment_of(handler: str) -> dict[str, str]:
     """The environment of the only function with this handler."""
     stack = synthesised()
-    (found,) = [f for f in stack.all("AWS::Lambda::Function") if f["Handler"].split(".")[-2] == handler]
-    return _environment(found)
+    functions = {name: stack.resources[name]["Properties"] for name in stack.ids("AWS::Lambda::Function")}
+    ((name, found),) = [(n, f) for n, f in functions.items() if f["Handler"].split(".")[-2] == handler]
+    return _environment(name, found)
 
 
 def task_states(workflow: str) -> list[str]:

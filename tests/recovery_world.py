@@ -25,6 +25,7 @@ from ministack.services import stepfunctions
 
 from aurora_backup.baseline import Database, Facts, Heartbeat, Integrity, Table
 from aurora_backup.handlers import read_restored, take_baseline
+from tests import recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -157,6 +158,7 @@ class World:
     def call(self, service: str, operation: str, parameters: dict[str, Any]) -> Any:
         call = Call(len(self.calls), service, operation, parameters, self.state)
         self.calls.append(call)
+        recording.note(service, operation, parameters)
         self.settle()
         self.fault(call, "before")
         answer = getattr(self, f"_{service}_{operation}")(**parameters)
@@ -548,5 +550,6 @@ def invoke_handler(world: World, handler: str, environment: Mapping[str, str], e
 
 def _invoke(handler: str, environment: Mapping[str, str], event: Any) -> Any:
     module = import_module(f"aurora_backup.handlers.{handler}")
-    with mock.patch.object(os, "environ", dict(environment)):
+    name = environment["AWS_LAMBDA_FUNCTION_NAME"]
+    with recording.listening(name, handler, environment), mock.patch.object(os, "environ", dict(environment)):
         return json.loads(json.dumps(module.handler(json.loads(json.dumps(event)), _Context())))

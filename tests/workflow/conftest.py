@@ -1,10 +1,18 @@
-"""One local AWS for all workflow tests; each test makes what it needs under names of its own."""
+"""One local AWS for all workflow tests; each test makes what it needs under names of its own. Calls are recorded."""
 
 from __future__ import annotations
 
 import pytest
 
 from local.server import LocalAws
+from tests import recording
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _recorded():
+    """What handlers call through boto3 in this process; `test_what_was_called.py` looks at it last."""
+    with recording.of_clients():
+        yield
 
 
 @pytest.fixture(scope="session")
