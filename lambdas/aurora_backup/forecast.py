@@ -433,12 +433,14 @@ def costs(
     *,
     lineage: Collection[str],
     region: str,
+    unknown: Sequence[str] = (),
     table: Any = None,
 ) -> dict[str, Any]:
     """What this month's storage of the points that exist costs, by tier and kind.
 
     `{"region", "as_of", "currency", "problem", "tiers": [{"tier", "kind", "count", "gb", "cost"}]}`; problem says why
-    there are no tiers: a Region without prices, for example. A snapshot of unknown size counts as large as the cluster.
+    there are no tiers: a Region without prices, or something unknown, which could not be read. A snapshot of unknown
+    size counts as large as the cluster.
     """
     mine = [p for p in points if p.cluster_resource_id in lineage and p.kind not in S3_EXPIRES]
     try:
@@ -447,6 +449,7 @@ def costs(
         return {"region": region, "as_of": None, "currency": None, "problem": str(error), "tiers": []}
     size = size_from(mine)
     problem = None if size is not None or not mine else "the size of the cluster is not known"
+    problem = "not everything could be read" if unknown else problem
     groups: defaultdict[tuple[Tier, Kind], list[RecoveryPoint]] = defaultdict(list)
     for point in mine if problem is None else ():
         unsized = point.kind is not Kind.SET and point.size <= _UNKNOWN_SIZE

@@ -57,6 +57,7 @@ def sweeper(edges: Edges) -> Sweeper:
         owner=settings.owner,
         policy=policy,
         lineage=edges.lineage(known) if known else (),
+        region=os.environ.get("AWS_REGION", ""),
     )
 
 

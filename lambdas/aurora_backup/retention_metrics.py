@@ -2,7 +2,8 @@
 
 Namespace AuroraBackup. By Owner: PlanRefused (0 or 1), PlannedDeletions, Vanished, Findings, SnapshotQuotaUsed
 (percent). By Owner, Tier and Kind: NewestAge (seconds: the recovery point that would be lost to, today; the worst of a
-tier's databases), GoodCopies (the fewest of its databases), Size (bytes, all together).
+tier's databases), GoodCopies (the fewest of its databases), Size (bytes, all together; RDS may not know an
+Aurora snapshot's), MonthlyCost (what a month of it costs, in the price table's currency; none without prices).
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ def metrics(document: Mapping[str, Any], now: datetime, *, used: int, quota: int
     tiers: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for facts in document["tiers"]:
         tiers[facts["tier"], facts["kind"]].append(facts)
+    costs = {(c["tier"], c["kind"]): c["cost"] for c in document.get("costs", {}).get("tiers", ())}
     for (tier, kind), series in sorted(tiers.items()):
         values = {
             "NewestAge": (max(f["newest_age_seconds"] for f in series), "Seconds"),
             "GoodCopies": (min(f["good"] for f in series), "Count"),
             "Size": (sum(f["size"] for f in series), "Bytes"),
+            **({"MonthlyCost": (costs[tier, kind], "None")} if (tier, kind) in costs else {}),
         }
         yield _line({**owner, "Tier": tier, "Kind": kind}, values, now)
 

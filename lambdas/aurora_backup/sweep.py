@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from aurora_backup import tags
 from aurora_backup.errors import BackupError, ManifestError, ObjectExists, cause
+from aurora_backup.forecast import costs
 from aurora_backup.holds import ROOT as HOLDS_ROOT
 from aurora_backup.holds import by_point
 from aurora_backup.inventory import SET_RECORDS, SNAPSHOT_RECORDS, set_points, snapshot_point, verified
@@ -84,7 +85,10 @@ def confirmation_key(owner: str) -> str:
 
 
 class Sweeper:
-    """Plans and acts for one owner. lineage: resource ids that count as its cluster; empty makes every plan refused."""
+    """Plans and acts for one owner. lineage: resource ids that count as its cluster; empty makes every plan refused.
+
+    region: whose prices the plan's costs are at.
+    """
 
     def __init__(
         self,
@@ -97,7 +101,9 @@ class Sweeper:
         owner: str,
         policy: RetentionPolicy,
         lineage: Collection[str],
+        region: str,
     ) -> None:
+        self._region = region
         self._inventory, self._keeper, self._ledger, self._rds = inventory, keeper, ledger, rds
         self._bucket, self._owner, self._policy, self._lineage = bucket, owner, policy, frozenset(lineage)
 
@@ -145,6 +151,7 @@ class Sweeper:
             **_plan_fields(plan),
             "findings": [asdict(f) for f in sorted(set(findings))],
             "tiers": [asdict(f) for f in tier_facts(points, now, lineage=self._lineage)],
+            "costs": costs(points, self._policy, now, lineage=self._lineage, region=self._region, unknown=unknown),
         }
 
     def _mode(self) -> str:
@@ -195,7 +202,8 @@ class Sweeper:
     def act(self, plan_key: str) -> dict[str, Any]:
         """Guard what S3 would expire, then delete what the plan lets go. Returns and writes the result.
 
-        In report mode, unconfirmed, or with a refused plan, nothing is deleted and the result says so.
+        In report mode, unconfirmed, or with a refused plan, nothing is deleted and the result says so. A repetition
+        deletes what the first did not come to, and its result says of the rest what the first's said.
 
         Raises:
             PlanNotActedOn: the plan is not one of ours.
@@ -211,7 +219,7 @@ class Sweeper:
         deletable = [] if document["refused"] or mode != ENFORCE else planned
         if len(deletable) > self._policy.sweep.max_deletions:
             raise PlanNotActedOn(f"sweep.max_deletions is {self._policy.sweep.max_deletions}, got {len(deletable)}")
-        result = {
+        result: dict[str, Any] = {
             "schema": PLAN_SCHEMA,
             "owner": self._owner,
             "execution": document["execution"],
@@ -220,10 +228,25 @@ class Sweeper:
             "refused": document["refused"],
             "planned": len(planned),
             "guarded": [asdict(o) for o in self._guard(document, now)],
-            "outcomes": [asdict(self._delete(d, now)) for d in deletable],
         }
-        self._bucket.write(_result_key(plan_key), json.dumps(result, sort_keys=True), once=False)
+        outcomes = self._deleted(plan_key)
+        self._record(plan_key, result, outcomes)
+        for decision in deletable:
+            outcome = self._delete(decision, now)
+            if outcome.state != "gone" or outcome.identifier not in outcomes:
+                outcomes[outcome.identifier] = asdict(outcome)
+            # After each: what was deleted must be on record even if this function ends here.
+            self._record(plan_key, result, outcomes)
         return result
+
+    def _record(self, plan_key: str, result: dict[str, Any], outcomes: Mapping[str, Any]) -> None:
+        result["outcomes"] = list(outcomes.values())
+        self._bucket.write(_result_key(plan_key), json.dumps(result, sort_keys=True), once=False)
+
+    def _deleted(self, plan_key: str) -> dict[str, Any]:
+        """What an earlier try of the same plan deleted: a repetition must not turn it into `gone`."""
+        earlier = self._bucket.read_json(_result_key(plan_key)) or {"outcomes": []}
+        return {o["identifier"]: o for o in earlier["outcomes"] if o["state"] == "deleted"}
 
     def _guard(self, document: Mapping[str, Any], now: datetime) -> list[Outcome]:
         if not document["guard"] or document["unknown"]:

@@ -150,6 +150,7 @@ class World:
             owner=OWNER,
             policy=self.policy,
             lineage=self.lineage,
+            region="eu-west-1",
         )
 
     def snapshot(self, name, age, *, recorded=True, kind="manual", labels=None, **changes):

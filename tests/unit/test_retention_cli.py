@@ -161,8 +161,21 @@ def test_the_plan_prints_its_metrics(world, capsys):
         ("logical", "set", 86400.0, 1),
         ("on-demand", "cluster-snapshot", 86400.0, 1),
     }
+    assert {t["Kind"]: t["MonthlyCost"] for t in tiers} == {
+        "set": pytest.approx(0, abs=0.001),
+        "cluster-snapshot": pytest.approx((2 << 30) / 1e9 * 0.021, rel=0.001),
+    }
     assert whole["_aws"]["Timestamp"] == int(NOW.timestamp() * 1000)
     assert {m["Name"] for m in whole["_aws"]["CloudWatchMetrics"][0]["Metrics"]} <= set(whole)
+
+
+def test_without_prices_for_the_region_the_metrics_say_no_cost(world, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "mars-1")
+    world.snapshot("young", 1)
+    planned = plan_retention.handler({"execution": "run-1", "started": NOW.isoformat()}, None)
+
+    assert "MonthlyCost" not in capsys.readouterr().out
+    assert "region must be one of" in world.bucket.read_json(planned["plan"])["costs"]["problem"]
 
 
 def test_the_function_refuses_a_naive_time(world):

@@ -103,8 +103,45 @@ def test_a_replay_repeats_the_first_plan_and_deletes_nothing_twice(world):
     result = world.sweeper.act(again)
 
     assert (again, same) == (key, json.loads(json.dumps(plan)))
-    assert set(states(result).values()) == {"gone"}
+    assert set(states(result).values()) == {"deleted"}  # as the first try recorded, and not "gone"
     assert world.rds_client.deleted == ["aged"]
+
+
+def test_what_was_deleted_before_a_crash_is_on_record_and_stays_there(world, monkeypatch):
+    world.snapshot("other", 300)
+    key, _ = world.sweeper.plan(execution="run-1", now=NOW)
+    describe = world.rds_client.describe_db_cluster_snapshots
+
+    def killed(**query):
+        if query.get("DBClusterSnapshotIdentifier") == "aged":
+            raise KeyboardInterrupt
+        return describe(**query)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.rds_client, "describe_db_cluster_snapshots", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.sweeper.act(key)
+    with monkeypatch.context() as patch:  # the second try does not come so far
+        patch.setattr(world.ledger, "get", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.sweeper.act(key)
+    recorded = world.bucket.read_json(key.replace("plan.json", "result.json"))
+    assert set(states(recorded).values()) == {"deleted"}
+    assert len(states(recorded)) == 2
+
+    result = world.sweeper.act(key)
+    assert len(states(result)) == 3
+    assert set(states(result).values()) == {"deleted"}
+    assert {o["identifier"]: o["reason"] for o in recorded["outcomes"]}.items() <= {
+        o["identifier"]: o["reason"] for o in result["outcomes"]
+    }.items()
+
+
+def test_what_somebody_else_deleted_is_gone_and_not_claimed(world):
+    key, _ = world.sweeper.plan(execution="run-1", now=NOW)
+    del world.rds_client.snapshots["aged"]
+
+    assert states(world.sweeper.act(key)) == {world.aged: "gone", world.expired: "deleted"}
 
 
 def test_running_twice_changes_nothing(world):
@@ -463,6 +500,7 @@ def test_what_could_not_be_listed_has_not_vanished(world):
 
     assert plan["unknown"]
     assert not [f for f in plan["findings"] if f["rule"] == "vanished"]
+    assert (plan["costs"]["tiers"], plan["costs"]["problem"]) == ([], "not everything could be read")
 
 
 def test_the_comparison_goes_back_to_the_last_complete_inventory(world):

@@ -258,7 +258,7 @@ def test_a_replayed_execution_repeats_its_plan(managed):
     later = managed.snapshot()
 
     assert managed.call("plan_retention", execution="same", started=started) == first
-    assert managed.call("act_on_retention", plan=first["plan"], findings=[])["deleted"] == 0
+    assert managed.call("act_on_retention", plan=first["plan"], findings=[])["deleted"] == 1  # on record, not again
     assert (managed.found(expired), bool(managed.found(later))) == (None, True)
 
 
