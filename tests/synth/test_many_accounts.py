@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
 from tests.synth.resolution import Resolved
-from tests.synth.synthesis import ROOT
 
 KEEPER, AUDIT = "444455556666", "777788889999"
 
 
 @pytest.fixture(scope="module")
-def assembly():
-    """Where the example's own `app.synth()` wrote to."""
-    return Path(runpy.run_path(str(ROOT / "examples/many_accounts/app.py"))["app"].synth().directory)
-
-
-@pytest.fixture(scope="module")
-def artifacts(assembly):
-    found = json.loads((assembly / "manifest.json").read_text())["artifacts"]
+def artifacts(many_accounts):
+    found = json.loads((many_accounts / "manifest.json").read_text())["artifacts"]
     return {n: a for n, a in found.items() if a["type"] == "aws:cloudformation:stack"}
 
 
 @pytest.fixture(scope="module")
-def clinics(assembly, artifacts):
+def clinics(many_accounts, artifacts):
     found = {}
     for name, artifact in artifacts.items():
         account, region = artifact["environment"].removeprefix("aws://").split("/")
-        template = json.loads((assembly / f"{name}.template.json").read_text())
+        template = json.loads((many_accounts / f"{name}.template.json").read_text())
         if name.startswith("Clinic"):
             found[name] = Resolved(name, account, region, template)
     return found
