@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 MEMORY_BUDGET = 256 * MIB
 UPLOAD_THREADS = 3  # for one archive; archives side by side produce less each, and take one fewer
 _COMPLETIONS = 8  # at once
+_PING_SECONDS = 5.0
 _ZSTD_CLIENT = 16
 _EXCLUDES_EXTENSIONS = 17
 
@@ -252,10 +253,7 @@ class _Dump:
                 )
                 facts = catalog.assemble(session, counted, before, digest=self._options.digest)
                 described = _Described(catalog.database(session), catalog.roles(session))
-                wait(jobs, return_when=FIRST_EXCEPTION)
-                for job in jobs:
-                    if job.done():
-                        job.result()
+                self._wait(jobs, session)
                 finished = [job.result() for job in jobs]
             except BaseException as error:
                 self._stop.set()
@@ -271,6 +269,15 @@ class _Dump:
                     raise self._failures[0] from None
                 raise
         return finished, facts, described
+
+    def _wait(self, jobs: list[Future[_Finished]], session: Session) -> None:
+        """Wait for every archive, or the first to fail; notice soon when the session, and so its locks, are gone."""
+        waiting: set[Future[_Finished]] = set(jobs)
+        while waiting:
+            ended, waiting = wait(waiting, timeout=_PING_SECONDS, return_when=FIRST_EXCEPTION)
+            for job in ended:
+                job.result()
+            session.value("SELECT 1")
 
     def _note(self, job: Future[_Finished], session: Session) -> None:
         """Stop everything as soon as one archive fails, also a count that runs for minutes."""
@@ -316,6 +323,8 @@ class _Dump:
                 upload.consume(program.output(), self._check)
                 while (status := program.poll(1)) is None:
                     self._check()
+                if status == 0 and not upload.bytes:
+                    raise DumpFailed(f"archive {index} of database {self._source.dbname}: pg_dump wrote nothing")  # noqa: TRY301  as below
                 if status != 0:
                     message = f"archive {index} of database {self._source.dbname}: {program.failure()}"
                     raise DumpFailed(message)  # noqa: TRY301  the upload is aborted below

@@ -222,7 +222,7 @@ class LogicalTier:
     schedule: str = "cron(0 2 ? * SAT *)"
     keep: Keep = field(default_factory=lambda: Keep.for_days(90))
     minimum_copies: int = 1
-    compression: str = "zstd:3"
+    compression: str = "zstd:1"
     trial_restore: str | None = "cron(0 6 ? * SAT *)"
 
     def __post_init__(self) -> None:

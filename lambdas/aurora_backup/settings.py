@@ -13,7 +13,7 @@ from aurora_backup.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_COMPRESSION = "zstd:3"
+DEFAULT_COMPRESSION = "zstd:1"
 Auth = Literal["iam", "secret"]
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from aurora_backup.manifest import Manifest
 
 Engine = Literal["lambda", "codebuild"]
-# Measured: zstd:3 dumps 80-100 MB of heap a second on one x86 core; a busy Aurora gives less.
+# Measured: zstd:1 dumps 100-250 MB of heap a second with one x86 core for pg_dump; a busy Aurora gives far less.
 ASSUMED_RATE = 40_000_000
 ASSUMED_RATIO = 0.5  # archive bytes per byte of heap; measured 0.3-0.5, close to 1 for incompressible bytea
 LAMBDA_SECONDS = 840  # 15 minutes, less start-up, locks and the manifest

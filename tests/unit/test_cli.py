@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from aurora_backup import cli
-from tests.unit.dumping import ROWS
+from tests.unit.dumping import ROWS, leftovers
 
 CANARY = "canary-p4ssw0rd"
 
@@ -75,6 +79,60 @@ def test_a_failure_exits_1_and_is_json_too(run, where, database, monkeypatch):
     assert (status, document["error"]) == (1, "ConnectionFailed")
     assert "password authentication failed" in said
     assert CANARY not in said + json.dumps(document)
+
+
+@pytest.fixture
+def slow(clients, tmp_path, monkeypatch):
+    """A function that makes a client program hang, once its pid is in the file that is returned."""
+
+    def make(name: str, when: str) -> Path:
+        path, pid = tmp_path / name, tmp_path / "pid"
+        path.write_text(
+            f'#!/bin/sh\ncase "$*" in *{when}*) echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60;; esac\n'
+            f'exec {clients / name} "$@"\n'
+        )
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return pid
+
+    return make
+
+
+def _interrupted(arguments, pid, number):
+    """Run the command as a process, signal it once its client program hangs; give its status and what it said."""
+    command = [sys.executable, "-m", "aurora_backup.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not pid.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    program = Path("/proc", pid.read_text().strip())
+    deadline = time.monotonic() + 5
+    while program.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not program.exists(), "the client program outlived us"
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_dump_that_is_told_to_stop_leaves_no_part_and_no_program(where, database, sample, slow, bucket, number):
+    pid = slow("pg_dump", "--data-only")  # the first archive goes on its way meanwhile
+    prefix = f"stopped-by-{number.name.lower()}"
+    arguments = ["dump", *database, sample.dbname, *where, "--jobs", "2", "--split-mib", "1", "--prefix", prefix]
+    status, said = _interrupted(arguments, pid, number)
+    assert (status, said) == (128 + number, f"aurora-backup: stopped by {number.name}\n")
+    assert leftovers(bucket, prefix) == ([], [])
+
+
+def test_a_restore_that_is_told_to_stop_can_be_carried_on(where, database, made, empty, slow, run):
+    pid = slow("pg_restore", "--section=post-data")
+    arguments = ["restore-dump", *database, empty.dbname, *where, "--set", made.set]
+    status, said = _interrupted(arguments, pid, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert said.endswith("aurora-backup: stopped by SIGTERM\n")
+    (pid.parent / "pg_restore").unlink()
+    assert run(*arguments)[1]["ok"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,19 @@ from aurora_backup.verify import verify_set
 from tests.unit.dumping import SPLIT, leftovers, request
 
 CANARY = "canary-p4ssw0rd"
+
+
+@pytest.fixture(autouse=True)
+def _no_password_in_any_log(caplog, postgres):
+    """Whatever a test does: neither password in use is in what was logged."""
+    caplog.set_level("INFO")
+    caplog.set_level("DEBUG", logger="aurora_backup")
+    yield
+    for when in ("setup", "call"):
+        for record in caplog.get_records(when):
+            told = record.getMessage() + str(record.exc_info)
+            assert CANARY not in told
+            assert postgres.password not in told
 
 
 @pytest.fixture
@@ -43,6 +57,14 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(dump, "plan_parts", lambda *_, **__: plan)
 
 
+@pytest.fixture
+def tiny_parts(monkeypatch):
+    """Parts of this many bytes: too small for S3 to complete, which the test does not reach."""
+    size = 100_000
+    monkeypatch.setattr(dump, "plan_parts", lambda *_, **__: upload.PartPlan(base=size, buffers=3, budget=3 * size))
+    return size
+
+
 @pytest.fixture(scope="module")
 def bulk(postgres, target):
     """A database whose archive has a few parts of 5 MiB, because it does not compress."""
@@ -53,13 +75,15 @@ def bulk(postgres, target):
     return target(name)
 
 
-def fails(source, bucket, kind=BackupError, match="", **options):
+def fails(source, bucket, kind=BackupError, match=None, **options):
     """Dump, expect the failure, and find nothing left but the claim. Returns the message."""
     asked = request(source.dbname)
     with pytest.raises(kind, match=match) as caught:
         dump_set(source, bucket, asked, DumpOptions(**options))
     assert leftovers(bucket, asked.key) == ([], [])
-    assert CANARY not in str(caught.value)
+    told = "".join(traceback.format_exception(caught.value))
+    assert CANARY not in told
+    assert source.password() not in told
     return str(caught.value)
 
 
@@ -74,6 +98,11 @@ def test_pg_dump_killed_midway(sample, bucket, fake_program):
 def test_exit_1_after_output_that_looks_valid(sample, bucket, fake_program):
     fake_program("pg_dump", VERSION + '$REAL "$@"; echo "pg_dump: error: something odd" >&2; exit 1')
     fails(sample, bucket, DumpFailed, "status 1: pg_dump: error: something odd")
+
+
+def test_exit_0_without_any_output(sample, bucket, fake_program):
+    fake_program("pg_dump", VERSION + "exit 0")
+    fails(sample, bucket, DumpFailed, "pg_dump wrote nothing")
 
 
 def test_one_failing_archive_stops_the_others(sample, bucket, fake_program):
@@ -111,7 +140,8 @@ def test_the_connection_is_cut(sample, bucket, postgres):
         cutter.join()
 
 
-def test_the_snapshot_session_is_cut(sample, bucket, fake_program, postgres):
+def test_the_snapshot_session_is_cut(sample, bucket, fake_program, postgres, monkeypatch):
+    monkeypatch.setattr(dump, "_PING_SECONDS", 0.2)
     fake_program("pg_dump", VERSION + "echo $$ > $DIR/pid; exec sleep 60")
     stop = threading.Event()
 
@@ -151,7 +181,7 @@ FAULTS = {"500": answer(500, "InternalError"), "slow": answer(503, "SlowDown"), 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_request_to_s3_may_fail_once(bulk, bucket, small_parts, fault):
+def test_every_request_to_s3_may_fail_once(bulk, own_bucket, small_parts, fault):
     seen = set()
 
     def once(request, **_):
@@ -161,48 +191,57 @@ def test_every_request_to_s3_may_fail_once(bulk, bucket, small_parts, fault):
         seen.add(name)
         return FAULTS[fault](request)
 
-    bucket.client.meta.events.register("before-send.s3", once)
+    own_bucket.client.meta.events.register("before-send.s3", once)
     asked = request(bulk.dbname)
-    assert dump_set(bulk, bucket, asked).state == "done"
+    assert dump_set(bulk, own_bucket, asked).state == "done"
     assert len([url for method, url in seen if "partNumber=" in url]) > 2
-    assert verify_set(bucket, asked.key).ok
+    assert verify_set(own_bucket, asked.key).ok
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("part", [1, 2, 3])
-def test_a_part_that_never_arrives_leaves_no_parts(bulk, bucket, small_parts, fault, part):
+@pytest.mark.parametrize("part", [1, 2, "last"])
+def test_a_part_that_never_arrives_leaves_no_parts(sample, own_bucket, tiny_parts, fault, part):
+    failed = []
+
     def handler(request, **_):
-        return FAULTS[fault](request) if f"partNumber={part}&" in f"{request.url}&" else None
+        last = int(request.headers["Content-Length"]) < tiny_parts
+        if last if part == "last" else f"partNumber={part}&" in f"{request.url}&":
+            failed.append(request.url)
+            return FAULTS[fault](request)
+        return None
 
-    bucket.client.meta.events.register("before-send.s3.UploadPart", handler)
-    fails(bulk, bucket, S3Failed)
+    own_bucket.client.meta.events.register("before-send.s3.UploadPart", handler)
+    fails(sample, own_bucket, S3Failed, "UploadPart|upload_part")
+    assert len(failed) > 1, "tried again"
 
 
-def test_a_completion_that_never_succeeds_leaves_no_parts(sample, bucket):
-    bucket.client.meta.events.register("before-send.s3.CompleteMultipartUpload", lambda request, **_: reset(request))
-    fails(sample, bucket, S3Failed)
+def test_a_completion_that_never_succeeds_leaves_no_parts(sample, own_bucket):
+    own_bucket.client.meta.events.register(
+        "before-send.s3.CompleteMultipartUpload", lambda request, **_: reset(request)
+    )
+    fails(sample, own_bucket, S3Failed)
 
 
-def test_a_completion_whose_answer_is_lost_is_found_to_have_succeeded(sample, bucket, monkeypatch):
-    original = bucket.client.complete_multipart_upload
+def test_a_completion_whose_answer_is_lost_is_found_to_have_succeeded(sample, own_bucket, monkeypatch):
+    original = own_bucket.client.complete_multipart_upload
 
     def lossy(**arguments):
         original(**arguments)
         raise ClientError({"Error": {"Code": "InternalError"}}, "CompleteMultipartUpload")
 
-    monkeypatch.setattr(bucket.client, "complete_multipart_upload", lossy)
+    monkeypatch.setattr(own_bucket.client, "complete_multipart_upload", lossy)
     asked = request(sample.dbname)
-    assert dump_set(sample, bucket, asked).state == "done"
-    assert verify_set(bucket, asked.key).ok
+    assert dump_set(sample, own_bucket, asked).state == "done"
+    assert verify_set(own_bucket, asked.key).ok
 
 
 @pytest.mark.parametrize("operation", ["UploadPart", "CompleteMultipartUpload"])
-def test_bytes_that_change_on_the_way_are_refused_by_s3(sample, bucket, operation):
+def test_bytes_that_change_on_the_way_are_refused_by_s3(sample, own_bucket, operation):
     def handler(request, **_):
         request.headers.replace_header("x-amz-checksum-crc32", "AAAAAA==")
 
-    bucket.client.meta.events.register(f"before-sign.s3.{operation}", handler)
-    fails(sample, bucket, S3Failed, "BadDigest|checksum|Checksum|did not match")
+    own_bucket.client.meta.events.register(f"before-sign.s3.{operation}", handler)
+    fails(sample, own_bucket, S3Failed, "BadDigest|checksum|Checksum|did not match")
 
 
 def test_a_table_cannot_be_truncated_or_dropped_midway(own_sample, bucket, fake_program, tmp_path, postgres):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 
 import pytest
 
+from aurora_backup import restore
 from aurora_backup.errors import ArchiveDamaged, RestoreFailed, RestoreRefused
-from aurora_backup.postgres import Session
+from aurora_backup.postgres import Session, SqlError
 from aurora_backup.restore import RestoreOptions, compare_with, create_database, create_roles, restore_set
 from tests.unit.dumping import ROWS
 
@@ -47,6 +49,42 @@ def test_another_restore_is_not_carried_on(made, bucket, empty, failing_restore)
         restore_set(bucket, made, empty)
     with pytest.raises(RestoreRefused, match="an unfinished restore of something else"):
         restore_set(bucket, made, empty, RestoreOptions(tables=(("clinic", "visit"),)))
+
+
+def test_what_a_killed_restore_left_running_is_ended_before_it_is_carried_on(made, bucket, empty, failing_restore):
+    failing_restore("--section=post-data")
+    with pytest.raises(RestoreFailed):
+        restore_set(bucket, made, empty)
+    with Session(empty, application_name="aurora-backup pg_restore") as stray, Session(empty) as bystander:
+        stray.run("BEGIN; LOCK TABLE clinic.visit")
+        assert restore_set(bucket, made, empty).ok
+        with pytest.raises(SqlError):
+            stray.run("SELECT 1")
+        assert bystander.value("SELECT 1") == 1
+
+
+def test_a_second_restore_into_the_same_database_is_refused(made, bucket, empty, monkeypatch):
+    monkeypatch.setattr(restore, "_PATIENCE_SECONDS", 1)
+    with Session(empty) as first:
+        restore._Steps(first, "first").open()
+        with pytest.raises(RestoreRefused, match=r"another restore into database .* is running"):
+            restore_set(bucket, made, empty)
+    with pytest.raises(RestoreRefused, match="an unfinished restore of something else"):
+        restore_set(bucket, made, empty)
+
+
+def test_the_first_archive_that_fails_stops_the_others(made, bucket, empty, clients, tmp_path, monkeypatch):
+    path = tmp_path / "pg_restore"
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in *--section=data*) if mkdir {tmp_path}/second 2>/dev/null; then exec sleep 60; fi\n'
+        f'sleep 0.2; echo no >&2; exit 3;; esac\nexec {clients}/pg_restore "$@"\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    begun = time.monotonic()
+    with pytest.raises(RestoreFailed, match="status 3: no"):
+        restore_set(bucket, made, empty)
+    assert time.monotonic() - begun < 20
 
 
 def test_a_target_that_is_not_empty_is_refused_and_left_alone(made, bucket, empty, postgres):

@@ -54,8 +54,8 @@ def test_names_are_kept_once_in_order():
 
 
 def test_the_compression_is_the_policy_s():
-    policy = RetentionPolicy.hipaa().with_changes({"logical": {"compression": "zstd:1"}})
-    assert Settings.from_environment({**GOOD, "RETENTION_POLICY": policy.to_json()}).compression == "zstd:1"
+    policy = RetentionPolicy.hipaa().with_changes({"logical": {"compression": "zstd:5"}})
+    assert Settings.from_environment({**GOOD, "RETENTION_POLICY": policy.to_json()}).compression == "zstd:5"
     with pytest.raises(SettingsError, match="RETENTION_POLICY"):
         _ = Settings.from_environment({**GOOD, "RETENTION_POLICY": "{"}).compression
 
