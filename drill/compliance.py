@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CHAIN = "compliance-backups/evidence/chain/"
 _TESTS = "compliance-backups/evidence/recovery-tests/"
+_PLANS = "compliance-backups/evidence/retention/"
 _JOB_SECONDS = 120
 _STRANGER = "999999999999"
 
@@ -233,6 +234,37 @@ def _old_recovery_tests(world: World) -> Iterator[str]:
 
 
 @contextmanager
+def _rewritten_plan(world: World) -> Iterator[str]:
+    """The newest retention plan is written again, with one decision less."""
+    s3, bucket = world.aws.client("s3"), world.outputs["BackupBucket"]
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=_PLANS)["Contents"]
+    key = max(item["Key"] for item in listed if item["Key"].endswith("/plan.json"))
+    plan = read_json(world, key)
+    body = json.dumps(plan | {"decisions": plan["decisions"][1:]}).encode()
+    version = s3.put_object(Bucket=bucket, Key=key, Body=body)["VersionId"]
+    yield ""
+    s3.delete_object(Bucket=bucket, Key=key, VersionId=version)
+
+
+@contextmanager
+def _spared_stranger(world: World) -> Iterator[str]:
+    """Somebody lets his own role past the key's denial of deletion, which is still there for everybody else."""
+    kms, s3 = world.aws.client("kms"), world.aws.client("s3")
+    found = s3.get_bucket_encryption(Bucket=world.outputs["BackupBucket"])["ServerSideEncryptionConfiguration"]
+    arn = found["Rules"][0]["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"]
+    before = kms.get_key_policy(KeyId=arn, PolicyName="default")["Policy"]
+    policy = json.loads(before)
+    denial = next(s for s in policy["Statement"] if s.get("Sid") == "DenyDeletionOutsideBreakGlass")
+    spared = denial["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]
+    names = spared if isinstance(spared, list) else [spared]
+    stranger = f"arn:aws:iam::{world.aws.account}:role/stranger"
+    denial["Condition"]["ArnNotEquals"]["aws:PrincipalArn"] = [*names, stranger]
+    kms.put_key_policy(KeyId=arn, PolicyName="default", Policy=json.dumps(policy))
+    yield ""
+    kms.put_key_policy(KeyId=arn, PolicyName="default", Policy=before)
+
+
+@contextmanager
 def _deletion_protection(world: World) -> Iterator[str]:
     rds, name = world.aws.client("rds"), world.outputs["ClusterIdentifier"]
     rds.modify_db_cluster(DBClusterIdentifier=name, DeletionProtection=False, ApplyImmediately=True)
@@ -291,6 +323,20 @@ DRIFTS = (
         "allowed are 40",
         "Start the RecoveryTest",
         _old_recovery_tests,
+    ),
+    Drift(
+        "evidence-rewritten",
+        "integrity.documents",
+        "was written again after it was recorded",
+        "first version of each named document",
+        _rewritten_plan,
+    ),
+    Drift(
+        "denial-spares-a-stranger",
+        "accessibility.deletion",
+        "role/stranger, which is no break-glass role",
+        "Deploy the stack again",
+        _spared_stranger,
     ),
     Drift(
         "deletion-protection-off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ministack.services import rds, scheduler
 
-from local import lambdas, s3, stepfunctions
+from local import iam, lambdas, s3, stepfunctions
 from local.backup import api as backup
 from local.cloudformation import backup as backup_types
 from local.cloudformation import names_and_keys, others, register
@@ -22,6 +22,7 @@ def everything() -> None:
     _rds()
     backup.install()
     s3.install()
+    iam.install()
     lambdas.install()
     stepfunctions.install({"rds": rds_api, "backup": backup.api})
     for types in (rds_types, s3_types, backup_types, others, names_and_keys):

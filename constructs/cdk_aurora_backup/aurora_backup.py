@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Annotations, RemovalPolicy
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from aws_cdk import aws_backup as backup
     from aws_cdk import aws_ec2 as ec2
     from aws_cdk import aws_iam as iam
-    from aws_cdk import aws_kms as kms
     from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_rds as rds
     from aws_cdk import aws_sns as sns
@@ -219,6 +219,8 @@ class AuroraBackup(Construct):
             lineage=lineage,
         )
         locked = kept and vault is None and vault_lock is not None
+        # The denials of an imported key or vault spare whom their owner says.
+        ours = kept and vault is None and isinstance(self._key, kms.Key)
         self._compliance = Compliance(
             self,
             "Compliance",
@@ -235,6 +237,8 @@ class AuroraBackup(Construct):
             vault_denies_deletion=kept and vault is None,
             deletion_protection=kept,
             databases=databases,
+            deleters=[f.role for f in (self._retention.act_function, self._recovery.janitor.function) if f.role],
+            break_glass=break_glass if break_glass or ours else None,
             lineage=lineage,
         )
         self._alerts.watch_alarm(self._functions.undelivered)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import ArnFormat, Aws, Duration, Stack
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
@@ -31,6 +31,10 @@ _GATHER_LIMIT = Duration.minutes(15)
 _REPORT_LIMIT = Duration.minutes(3)
 _EVIDENCE = "compliance-backups/evidence"
 _PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
+_WHO_CAN_DELETE = (
+    "IAM names no resource for it. It is the one call that reads every identity policy, so that the report can say who "
+    "can delete; only names are kept."
+)
 _READS_ONLY = "Only reads, in this account and Region; what there is to be read is known at run time."
 
 
@@ -74,7 +78,9 @@ class Compliance(Construct):
     lock: of the evidence. Default: governance mode.
     vault_locked, vault_denies_deletion, deletion_protection: what the deployment asks for, and the report holds it to.
     copy_vaults: names of vaults of this account and Region that hold copies. friends: account numbers that may see
-    snapshots and objects. deleters: roles that may delete backups, for the report.
+    snapshots and objects. deleters: roles of this app that delete what has expired, for the report.
+    break_glass: the roles that the policies of key and vault spare from their denials of deletion; none of them is the
+    account's root user. Default: not looked at, as for an imported key or vault.
     controls_key: an own table of controls, JSON, in the backup bucket. Default: HIPAA and NIST SP 800-53.
     lineage: resource ids of the clusters that this one was recovered from. schedule: Default: daily at 06:00 UTC.
     """
@@ -96,6 +102,7 @@ class Compliance(Construct):
         copy_vaults: Sequence[str] = (),
         friends: Sequence[str] = (),
         deleters: Sequence[iam.IRole] = (),
+        break_glass: Sequence[iam.IRole] | None = None,
         controls_key: str | None = None,
         lineage: Sequence[str] = (),
         schedule: str = _DAILY,
@@ -114,6 +121,7 @@ class Compliance(Construct):
             "friends": list(friends),
             "deleters": [role.role_arn for role in deleters],
             "deletion_protection": deletion_protection,
+            "break_glass": [] if break_glass is None else [role.role_arn for role in break_glass] or [_root()],
         }
         if backed_up and backed_up.plan:
             told |= {
@@ -204,6 +212,7 @@ class Compliance(Construct):
             ),
             statement("DescribeKeys", ["kms:DescribeKey"], [keys], wildcard=_READS_ONLY),
             statement("ReadKey", ["kms:GetKeyPolicy", "kms:GetKeyRotationStatus"], [key]),
+            statement("ReadIdentities", ["iam:GetAccountAuthorizationDetails"], ["*"], wildcard=_WHO_CAN_DELETE),
             statement("ReadTopic", ["sns:GetTopicAttributes"], [self._alerts.topic.topic_arn]),
             statement("ReadLogGroups", ["logs:DescribeLogGroups"], ["*"], wildcard=_READS_ONLY),
             statement("ReadRuns", ["states:DescribeStateMachine", "states:ListExecutions"], arns),
@@ -236,6 +245,11 @@ class Compliance(Construct):
             statement("KeepEvidence", ["s3:PutObject"], kept, {"Null": {"s3:if-none-match": "false"}}, wildcard=named),
             statement("LockEvidence", ["s3:PutObjectRetention"], kept, wildcard=named),
         ]
+
+
+def _root() -> str:
+    """The account's root user, which a denial without break-glass roles spares."""
+    return f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
 
 
 def _log_group_prefix(functions: BackupFunctions) -> str:

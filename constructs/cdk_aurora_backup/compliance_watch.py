@@ -141,6 +141,19 @@ class ComplianceWatch(Construct):
         )
         board.add_widgets(
             graph("Newest dump sets: rate", self._metric("DumpRate"), label="bytes per second"),
-            graph("Newest dump sets: size, which is most of their cost", self._metric("DumpBytes"), label="bytes"),
+            graph("Newest dump sets: size", self._metric("DumpBytes"), label="bytes"),
+        )
+        # The tiers and kinds are those of whatever exists: the retention manager measures them.
+        by_tier = (
+            f'SEARCH(\'{{{NAMESPACE},Owner,Tier,Kind}} MetricName="MonthlyCost" Owner="{self._owner}"\', '
+            f"'Maximum', {_DAY.to_seconds()})"
+        )
+
+        def cost(expression: str, label: str) -> cloudwatch.MathExpression:
+            return cloudwatch.MathExpression(expression=expression, label=label, using_metrics={}, period=_DAY)
+
+        board.add_widgets(
+            graph("Cost of a month by tier, at list prices", cost(by_tier, ""), label="USD"),
+            single("Cost of a month, all tiers (USD)", cost(f"SUM({by_tier})", "all tiers")),
         )
         return board

@@ -126,6 +126,11 @@ class RetentionManager(Construct):
         return self._schedule
 
     @property
+    def act_function(self) -> lambda_.Function:
+        """Deletes what a plan lets go; its role is the only one here that may."""
+        return self._act
+
+    @property
     def legal_hold_function(self) -> lambda_.Function:
         """Places, lists and releases legal holds; grant lambda:InvokeFunction to who may."""
         return self._hold
@@ -216,16 +221,13 @@ class RetentionManager(Construct):
         )
 
     def _observe(self) -> list[Statement]:
-        clusters = Stack.of(self).format_arn(
-            service="rds", resource="cluster", resource_name="*", arn_format=ArnFormat.COLON_RESOURCE_NAME
-        )
         lists = ("ListBucket", "ListBucketVersions")
         read = [*self._sets(), *self._objects(f"{_EVIDENCE}/retention/*", f"{_EVIDENCE}/holds/*", "ledger/*")]
         return [
             statement(
                 "ReadSnapshots",
-                ["rds:DescribeDBClusterSnapshots", "rds:DescribeDBClusters"],
-                [clusters, self._snapshots("*")],
+                ["rds:DescribeDBClusterSnapshots"],
+                [self._snapshots("*")],
                 wildcard=_READS,
             ),
             statement("ListObjects", [f"s3:{name}" for name in lists], [self._functions.bucket.bucket_arn]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, lets_in
+from aurora_backup.checks_encryption import DESTRUCTIVE
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.compliance_facts import FactMissing
 
@@ -60,6 +61,34 @@ def _vault(read: Reader, expected: Expected) -> Found:
     if expected.vault_denies_deletion:
         tally.need(spared is not None, "the vault's policy does not deny deleting recovery points")
     return tally.conclude("the vault's policy lets in nobody from outside")
+
+
+def _deletion(read: Reader, expected: Expected) -> Found:
+    identities, tally = read.observation("identities"), Tally()
+    able = identities.each("principals")
+    tally.look(able, _can_do)
+    tally.examined += 1  # the complete list is itself a fact: where it is empty, nobody can
+    tally.unknown += [f"what {arn} allows was not shown by IAM" for arn in identities.texts("unread")]
+    guarded: list[tuple[str, str, tuple[str, ...]]] = [("key", "key-policy", DESTRUCTIVE)]
+    if expected.vault_denies_deletion:
+        guarded.append(("vault", "vault-policy", ("backup:DeleteRecoveryPoint",)))
+    for what, name, actions in guarded if expected.break_glass else ():
+        spared = exceptions_to_denial(read.observation(name).at("document").value, actions)
+        if spared is None:  # encryption.key-policy and accessibility.vault say that this is wrong
+            tally.unknown.append(f"the {what}'s policy does not deny {' and '.join(actions)} to everybody")
+            continue
+        others = sorted(set(spared) - set(expected.break_glass))
+        tally.need(not others, f"the {what}'s policy spares {', '.join(others)}, which is no break-glass role")
+    spares = f"; the denials of deletion spare only {', '.join(expected.break_glass)}" if expected.break_glass else ""
+    return tally.conclude(f"IAM lets {len(able)} principals delete something of the backups: they are listed{spares}")
+
+
+def _can_do(principal: Node) -> str | None:
+    principal.text("arn")
+    for _, how in principal.at("may").members():
+        if how.value not in ("always", "sometimes"):
+            raise FactMissing(f"{how.path} must be always or sometimes, and is {how.value!r}")
+    return None
 
 
 def _archives(read: Reader, _expected: Expected) -> Found:
@@ -127,6 +156,14 @@ ACCESSIBILITY = (
         remedy="Deploy the stack again: the vault's access policy was changed outside it.",
         run=_vault,
         applies=lambda e: e.vault is not None,
+    ),
+    CheckSpec(
+        id="accessibility.deletion",
+        title="Who can delete is known, and nobody but the break-glass roles is spared from the denials of deletion",
+        level=Level.DECLARED,
+        remedy="Deploy the stack again: the named policy was changed outside it. Find out from CloudTrail by whom, and "
+        "what was deleted since.",
+        run=_deletion,
     ),
     CheckSpec(
         id="accessibility.archives",

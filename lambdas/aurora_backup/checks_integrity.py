@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from aurora_backup.checks_completion import longest_gap
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
 from aurora_backup.compliance_facts import FactMissing
+from aurora_backup.evidence import ROOT
 from aurora_backup.policy import Prefix
 from aurora_backup.retention import LATE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from aurora_backup.compliance_facts import Node, Reader
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _DECODE = ("s3-checksum", "full-decode")
 _TRIAL = "trial-restore"
 RESTORED = "RESTORED"
+TESTS = f"{ROOT}recovery-tests/"
 
 
 def _has_sets(expected: Expected) -> bool:
@@ -128,7 +131,31 @@ def _recovery_test(read: Reader, expected: Expected) -> Found:
     tally.need(age <= allowed, f"the last recovery test is of {when}, {age.days} days old; allowed are {allowed.days}")
     if finished > read.now + LATE:
         return unknown(f"the last recovery test is from the future: {when}")
+    named, rewritten = _rewritten(read, lambda key: key.startswith(TESTS))
+    tally.examined += named
+    tally.problems += rewritten
     return tally.conclude(f"a restored copy was queried on {when}, and all four validations passed")
+
+
+def _rewritten(read: Reader, wanted: Callable[[str], bool]) -> tuple[int, list[str]]:
+    """How many documents the report before named, and which of them are not as it named them."""
+
+    def content(items: list[Node]) -> dict[str, tuple[str, int]]:
+        return {item.text("key"): (item.text("sha256"), item.number("bytes")) for item in items}
+
+    now = content(read.observation("documents").each())
+    before = content(read.observation("previous").each("documents"))
+    mine = {key: recorded for key, recorded in before.items() if wanted(key)}
+    gone = [f"{key} was there at the report before and is gone" for key in mine if key not in now]
+    changed = [f"{key} was written again after it was recorded" for key in mine if now.get(key, mine[key]) != mine[key]]
+    return len(mine), [*gone, *changed]
+
+
+def _documents(read: Reader, _expected: Expected) -> Found:
+    named, problems = _rewritten(read, lambda key: not key.startswith(TESTS))
+    # The complete list is itself a fact: before anything was recorded, nothing was rewritten.
+    tally = Tally(examined=named + 1, problems=problems)
+    return tally.conclude(f"{named} plans, holds and recoveries are as the report before recorded them")
 
 
 INTEGRITY = (
@@ -170,7 +197,16 @@ INTEGRITY = (
         id="integrity.recovery-test",
         title="The last recovery test restored a copy and checked it, no longer ago than the policy allows",
         level=Level.RESTORED,
-        remedy="Start the RecoveryTest workflow now, and mend what its report names.",
+        remedy="Start the RecoveryTest workflow now, and mend what its report names. A report that was rewritten has "
+        "its first version in the bucket's old versions.",
         run=_recovery_test,
+    ),
+    CheckSpec(
+        id="integrity.documents",
+        title="Plans, legal holds and recoveries are as the reports recorded them",
+        level=Level.OBSERVED,
+        remedy="The first version of each named document is in the bucket's old versions: put it back, and find out "
+        "from CloudTrail who wrote over it. `aurora-backup evidence verify` checks those of every report.",
+        run=_documents,
     ),
 )

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup import adoption_cli, evidence_cli, retention_cli
+from aurora_backup import access_cli, adoption_cli, evidence_cli, retention_cli
 from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
@@ -323,6 +323,7 @@ COMMANDS: tuple[Command, ...] = (
         "adopt", "put a recovered cluster in its predecessor's place", adoption_cli.add_arguments, adoption_cli.run
     ),
     Command("evidence", "check that evidence is whole", evidence_cli.add_arguments, evidence_cli.run),
+    Command("who-can-delete", "who can delete backups now", access_cli.add_arguments, access_cli.run),
 )
 
 

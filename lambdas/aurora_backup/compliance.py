@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_backup.access_documents import DocumentError
 from aurora_backup.compliance_facts import Evidence, FactMissing, Node, Reader
+from aurora_backup.compliance_principals import targets
 from aurora_backup.schedule import require_utc
 from aurora_backup.validation import Verdict
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from aurora_backup.compliance_principals import Target
     from aurora_backup.policy import RetentionPolicy
 
 _NAMED = 10  # problems named in one reason; the rest are counted
@@ -63,8 +65,9 @@ class Expected:
     plan_id: of AWS Backup; None where the policy takes no snapshots. log_groups: beginnings of the names of this
     package's log groups. workflows: state machine ARN by name. databases: those that must have sets; () when they are
     discovered. copy_vaults: other vaults that hold copies. friends: account numbers that may see snapshots and objects.
-    deleters: roles that may delete backups. vault_locked, vault_denies_deletion, deletion_protection: whether the
-    deployment asks for each.
+    deleters: roles of this package that delete what has expired. break_glass: the only principals that the policies of
+    the key and the vault may spare from their denials; () when the deployment does not say. vault_locked,
+    vault_denies_deletion, deletion_protection: whether the deployment asks for each.
     """
 
     owner: str
@@ -85,6 +88,13 @@ class Expected:
     copy_vaults: tuple[str, ...] = ()
     friends: tuple[str, ...] = ()
     deleters: tuple[str, ...] = ()
+    break_glass: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What somebody could delete; without a vault there are no recovery points in it."""
+        every = targets(key_arn=self.key_arn, bucket=self.bucket, cluster_id=self.cluster_id)
+        return tuple(t for t in every if self.vault or t.guard != "vault-policy")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from aurora_backup.checks_completion import WINDOW
 from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
+from aurora_backup.compliance_principals import who_may
 from aurora_backup.compliance_report import KIND
 from aurora_backup.errors import BackupError, ManifestError, cause
 from aurora_backup.evidence import sha256
+from aurora_backup.forecast import size_from_plan
 from aurora_backup.inventory import aws_backup_points
 from aurora_backup.manifest import NAME, VERIFICATION_NAME, parse_set_key
 from aurora_backup.policy import Prefix
@@ -28,16 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from aurora_backup.compliance import Expected
+    from aurora_backup.evidence import Document
     from aurora_backup.evidence_store import EvidenceStore
     from aurora_backup.holds import HoldKeeper
     from aurora_backup.manifest import Manifest
     from aurora_backup.s3 import Bucket
 
 _log = logging.getLogger(__name__)
-SERVICES = ("rds", "backup", "kms", "sns", "logs", "stepfunctions")
+SERVICES = ("rds", "backup", "kms", "sns", "logs", "stepfunctions", "iam")
 _READERS = 8  # small objects read side by side
 _TESTS = 40  # recovery-test reports that are looked at
+_PLAN_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/retention/"
 _TEST_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/recovery-tests/"
+_OVERLAP = timedelta(days=2)  # documents this much older than the last report are looked at again
 _FIRST_BYTES = "bytes=0-15"
 _NOTHING = {
     "NoSuchBucketPolicy",
@@ -74,6 +81,7 @@ class Gatherer:
         self._awsbackup: list[dict[str, Any]] = []
         self._manifests: dict[str, Manifest] = {}
         self._newest: list[str] | None = None
+        self._recorded: tuple[datetime | None, tuple[Document, ...]] | None = None
 
     def gather(self) -> dict[str, Any]:
         """The facts document. Never raises for what AWS says: that becomes an observation that failed."""
@@ -105,11 +113,14 @@ class Gatherer:
             ("workflows", "states:DescribeStateMachine", self._workflows, True),
             ("executions", "states:ListExecutions", self._executions, True),
             ("previous", "s3:GetObject", self._previous, True),
+            ("documents", "s3:ListBucket, s3:GetObject", self._documents, True),
             ("legal-holds", "s3:GetObject", self._legal_holds, True),
+            ("storage", "s3:GetObject", self._storage, True),
             # Last: the keys that the answers before this named.
             ("keys", "kms:DescribeKey", self._describe_keys, True),
             ("key-rotation", "kms:GetKeyRotationStatus", self._rotation, True),
             ("key-policy", "kms:GetKeyPolicy", self._key_policy, True),
+            ("identities", "iam:GetAccountAuthorizationDetails", self._identities, True),
         ]
         asked = {name: self._ask(call, read) for name, call, read, needed in questions if needed}
         return {"schema": SCHEMA, "observations": asked}
@@ -437,18 +448,39 @@ class Gatherer:
         """What the last report saw; nothing, when this is the first."""
         record = self._evidence.newest(KIND)
         if record is None:
-            return {"points": []}
+            self._recorded = (None, ())
+            return {"points": [], "documents": []}
         attached = next(a for a in record.attachments if a.name == "report.json")
         data = self._bucket.read(attached.key)
         if sha256(data) != attached.sha256:
             raise BackupError(f"{attached.key} was altered: its SHA-256 is not the recorded one")
-        return {"points": json.loads(data)["points"]}
+        documents = record.documents
+        # A report that could not list them leaves all of them to the next one.
+        self._recorded = (None if documents is None else record.created - _OVERLAP, documents or ())
+        return {"points": json.loads(data)["points"], "documents": [asdict(d) for d in documents or ()]}
+
+    def _documents(self) -> list[dict[str, Any]]:
+        """What lies beside the chain and is new, and what the last report named of it, as it is now."""
+        if self._recorded is None:
+            raise LookupError("the report before was not read")
+        since, before = self._recorded
+        return [asdict(d) for d in self._evidence.documents(since, {d.key for d in before})]
 
     def _legal_holds(self) -> list[dict[str, Any]]:
         return [
             {"what": ", ".join(hold.points), "matter": hold.matter, "since": hold.since.isoformat(), "by": hold.who}
             for hold in self._holds.holds()
         ]
+
+    def _storage(self) -> dict[str, Any]:
+        """How large the cluster is and what its backups cost, as the last retention plan saw it; null: it did not."""
+        pointer = self._bucket.read_json(f"{_PLAN_ROOT}{quote(self._expected.owner, safe='')}/latest.json")
+        plan = self._bucket.read_json(pointer["plan"]) if pointer else None
+        size = size_from_plan(plan)
+        return {
+            "bytes": None if size is None else round(size * 1e9),
+            "costs": {"at": plan["now"], **plan["costs"]} if plan and plan.get("costs") else None,
+        }
 
     # --- The rest ----------------------------------------------------------------------------------------------------
 
@@ -511,6 +543,11 @@ class Gatherer:
     def _key_policy(self) -> dict[str, Any]:
         found = self._clients["kms"].get_key_policy(KeyId=self._expected.key_arn, PolicyName="default")
         return {"document": json.loads(found["Policy"])}
+
+    def _identities(self) -> dict[str, Any]:
+        """Who may delete; the policies themselves stay where they are: they are nothing for a report."""
+        pages = self._clients["iam"].get_paginator("get_account_authorization_details").paginate()
+        return who_may(pages, self._expected.targets)
 
 
 def _iso(value: object) -> str | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from aurora_backup.forecast_page import section_html
 from aurora_backup.markup import Html, join, name, page, tag
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def render(document: Mapping[str, Any]) -> str:
         *_objectives(document),
         *_timeline(document["timeline"]),
         *_recovery_tests(document["recovery_tests"]),
+        *_costs(document["costs"]),
+        Html(section_html(document["forecast"])),  # escapes by itself
         *_controls(document),
         *_checks(document),
         *_holds(document["legal_holds"]),
@@ -227,6 +230,20 @@ def _recovery_tests(tests: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
     yield _table(["Ended", "Outcome", "Tier", "Recovery time", "Recovery point"], rows)
 
 
+def _costs(costs: Mapping[str, Any] | None) -> Iterable[Html]:
+    yield tag("h2", "What a month of it costs")
+    if costs is None:
+        yield tag(
+            "p", "The last retention plan does not say: see its costs, and the Regions of its prices.", class_="soft"
+        )
+        return
+    total = sum(row["cost"] for row in costs["tiers"])
+    told = f"{costs['currency']} {total:,.2f} for the storage of what exists, at the list prices of {costs['region']}, "
+    yield tag("p", told, costs["as_of"], ", as of ", _time(costs["at"]), ".", class_="soft")
+    rows: list[list[Content]] = [[name(r["tier"]), name(r["kind"]), f"{r['cost']:,.2f}"] for r in costs["tiers"]]
+    yield _table(["Tier", "Kept as", f"{costs['currency']} a month"], rows)
+
+
 def _controls(document: Mapping[str, Any]) -> Iterable[Html]:
     every = [check["id"] for check in document["checks"]]
     yield tag("h2", "Controls")
@@ -303,14 +320,20 @@ def _holds(holds: Sequence[Mapping[str, Any]] | None) -> Iterable[Html]:
 
 def _deleters(rows: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
     yield tag("h2", "Who can delete")
-    shown: list[list[Content]] = [[r["what"], _who(r["who"]), r["by"]] for r in rows]
-    yield _table(["What", "Who", "Says"], shown)
+    yield tag(
+        "p",
+        "By the policies in force, and rather too many than too few: a star marks those who can under conditions only. "
+        "Service control policies, and the account's root user where no policy names it, are not shown.",
+        class_="soft",
+    )
+    shown: list[list[Content]] = [[r["what"], _who(r["who"], r["sometimes"]), name(r["by"])] for r in rows]
+    yield _table(["What", "Who", "Rests on"], shown)
 
 
-def _who(who: Sequence[str] | None) -> Content:
+def _who(who: Sequence[str] | None, sometimes: Sequence[str]) -> Content:
     if who is None:
         return "whoever IAM in this account allows: no resource policy denies it"
-    return join([tag("code", one) for one in who], " ") if who else "nobody"
+    return join([tag("code", one, " *" if one in sometimes else None) for one in who], " ") if who else "nobody"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[Content]]) -> Html:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aurora_backup.access_documents import DocumentError, exceptions_to_denial
+from aurora_backup.access_documents import DocumentError
 from aurora_backup.checks import CHECKS
 from aurora_backup.checks_completion import begun, missed, points_of, streams
-from aurora_backup.checks_encryption import DESTRUCTIVE
 from aurora_backup.compliance import Assessment, Expected, Verification, assess
 from aurora_backup.compliance_facts import FactMissing, Reader
+from aurora_backup.compliance_principals import answers
 from aurora_backup.controls import default_controls, judge, read_controls
+from aurora_backup.forecast_page import section
 from aurora_backup.schedule import Schedule, require_utc
 from aurora_backup.validation import Verdict
 
@@ -53,9 +54,17 @@ class Report:
 
 
 def build(
-    facts: Mapping[str, Any], expected: Expected, *, now: datetime, execution: str, controls: str | None = None
+    facts: Mapping[str, Any],
+    expected: Expected,
+    *,
+    now: datetime,
+    execution: str,
+    controls: str | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Report:
     """Assess the facts and say everything that the report says. controls: an own table (JSON), instead of ours.
+
+    before: the last report's document; what it forecast on the same day, from the same, is not computed again.
 
     Raises ControlsError: the own table is malformed.
     """
@@ -93,9 +102,29 @@ def build(
         "legal_holds": _legal_holds(read),
         "who_can_delete": _who_can_delete(read, expected),
         "points": _points(read, expected),
+        "costs": _costs(read),
         "policy": json.loads(expected.policy.to_json()),
     }
+    document["forecast"] = _forecast(read, expected, now, document["policy"], before or {})
     return Report(document, assessment)
+
+
+def documents_beside(facts: Mapping[str, Any], now: datetime) -> list[dict[str, Any]] | None:
+    """The documents beside the chain that the report's record names; None when they could not be listed.
+
+    What the record before named stays as it was named, also where it is gone or was rewritten since.
+    """
+    read, fields = Reader(facts, require_utc(now, "now")), ("key", "sha256")
+
+    def rows(nodes: list[Node]) -> dict[str, dict[str, Any]]:
+        return {n.text("key"): {f: n.text(f) for f in fields} | {"bytes": n.number("bytes")} for n in nodes}
+
+    def both() -> list[dict[str, Any]]:
+        found, before = rows(read.observation("documents").each()), rows(read.observation("previous").each("documents"))
+        kept = {key: row for key, row in before.items() if found.get(key) != row}
+        return [row for _, row in sorted((found | kept).items())]
+
+    return _known(both)
 
 
 def _verification(assessment: Assessment, name: Verification) -> dict[str, Any]:
@@ -218,15 +247,70 @@ def _legal_holds(read: Reader) -> list[dict[str, Any]] | None:
     return _known(lambda: [{f: hold.text(f) for f in fields} for hold in read.observation("legal-holds").each()])
 
 
+def _costs(read: Reader) -> dict[str, Any] | None:
+    """What a month of what exists costs, by tier; None when the last retention plan did not say."""
+
+    def row(tier: Node) -> dict[str, Any]:
+        cost = tier.at("cost").value
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+            raise FactMissing(f"{tier.path}.cost must be a number")
+        return {"tier": tier.text("tier"), "kind": tier.text("kind"), "cost": round(cost, 2)}
+
+    def rows() -> dict[str, Any]:
+        found = read.observation("storage").at("costs")
+        if not found.is_null("problem"):
+            raise FactMissing(found.text("problem"))
+        about = {name: found.text(name) for name in ("currency", "as_of", "region")}
+        return {"at": found.moment("at").isoformat(), **about, "tiers": [row(t) for t in found.each("tiers")]}
+
+    return _known(rows)
+
+
+def _forecast(
+    read: Reader, expected: Expected, now: datetime, policy: Mapping[str, Any], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the policy will keep and cost: the document of `forecast_page.section`."""
+    size = _known(lambda: read.observation("storage").number("bytes") / 1e9)
+    region = expected.key_arn.split(":")[3]
+    known = before.get("forecast") or {}
+    asked = (now.date().isoformat(), region, size, policy)
+    if asked == (
+        known.get("from"),
+        known.get("region"),
+        known.get("workload", {}).get("size_gb"),
+        before.get("policy"),
+    ):
+        return dict(known)
+    return section(expected.policy, region=region, size_gb=size, start=now.date()).document
+
+
 def _who_can_delete(read: Reader, expected: Expected) -> list[dict[str, Any]]:
-    """Who may delete what. who: None is everybody whom IAM in the account allows."""
+    """Who can delete what. who: None when nobody can tell. sometimes: those of them who can under conditions."""
+    guards = {t.guard for t in expected.targets if t.guard is not None}
+    documents = {name: _known(lambda n=name: read.observation(n).at("document")) for name in guards}  # type: ignore[misc]
+    rows = answers(
+        expected.targets,
+        {name: node.value for name, node in documents.items() if node is not None},
+        _known(lambda: _identities(read)),
+        expected.key_arn.split(":")[4],
+    )
+    shown = [
+        {
+            "what": row.what,
+            "who": None if row.who is None else sorted(row.who),
+            "sometimes": sorted(arn for arn, how in (row.who or {}).items() if how == "sometimes"),
+            "by": row.rests_on,
+        }
+        for row in rows
+    ]
+    planned = {"what": "expired snapshots and sets, by plan", "who": list(expected.deleters), "sometimes": []}
+    return [*shown, {**planned, "by": "this package's own roles"}]
 
-    def spared(name: str, actions: tuple[str, ...]) -> list[str] | None:
-        return _known(lambda: exceptions_to_denial(read.observation(name).at("document").value, actions))
 
-    rows = [("the backup key", spared("key-policy", DESTRUCTIVE), "key policy")]
-    if expected.vault:
-        who = spared("vault-policy", ("backup:DeleteRecoveryPoint",))
-        rows.append(("recovery points in the vault", who, "vault access policy"))
-    rows.append(("on-demand snapshots and expired sets", list(expected.deleters), "this package's roles"))
-    return [{"what": what, "who": who, "by": by} for what, who, by in rows]
+def _identities(read: Reader) -> dict[str, Any]:
+    found = read.observation("identities")
+    principals = [
+        {"arn": one.text("arn"), "may": {name: str(how.value) for name, how in one.at("may").members()}}
+        for one in found.each("principals")
+    ]
+    return {"principals": principals, "unread": found.texts("unread")}

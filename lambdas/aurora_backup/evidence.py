@@ -9,7 +9,11 @@ is written with IfNoneMatch, two writers cannot both write it. Schema 1:
 previous: SHA-256 of the bytes of record n-1, in hex; null for record 1. digest: SHA-256 of the record without it.
 A record's text is canonical: there is one text for one content, so that any changed byte is found. Attachments lie
 under `compliance-backups/evidence/attachments/<owner>/<n>-<the beginning of their hash>/`, so that two writers never
-meet there. `verify` checks all of this from the bytes alone.
+meet there.
+
+Beside the chain lie documents that other workflows write once: legal holds, retention plans and their results, recovery
+tests and recoveries. A record may name them: `body.documents` is a list of `{"key", "sha256", "bytes"}`. The first
+record that names a document stands. `verify` checks all of this from the bytes alone.
 """
 
 from __future__ import annotations
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 ROOT = f"{Prefix.COMPLIANCE.value}/evidence/"
 FIRST = 1
+DOCUMENTS = "documents"  # in a record's body
+BESIDE = ("holds/", "retention/", "recovery-tests/", "recoveries/")
+_OWNED = BESIDE[:2]  # the owner's name comes next in the key; the others are kept by tier and time
+_POINTER = "/latest.json"  # says which plan is the last: it is rewritten, and evidence of nothing
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _KEYS = {"schema", "sequence", "previous", "kind", "owner", "execution", "created", "attachments", "body", "digest"}
 
@@ -58,6 +66,15 @@ def attachment_key(owner: str, sequence: int, name: str, data: bytes) -> str:
     return f"{ROOT}attachments/{percent(owner, safe='')}/{sequence:08d}-{sha256(data)[:12]}/{name}"
 
 
+def is_document(key: str, owner: str) -> bool:
+    """Whether this is a document beside the chain that an owner's records name."""
+    name = key.removeprefix(ROOT)
+    beside = next((prefix for prefix in BESIDE if name.startswith(prefix)), None)
+    if not key.startswith(ROOT) or beside is None or key.endswith(_POINTER):
+        return False
+    return beside not in _OWNED or name.startswith(f"{beside}{percent(owner, safe='')}/")
+
+
 def sha256(data: bytes) -> str:
     """The SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -68,6 +85,15 @@ class Attachment:
     """One document that belongs to a record."""
 
     name: str
+    key: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One document beside the chain, as it was when a record named it."""
+
     key: str
     sha256: str
     bytes: int
@@ -90,6 +116,17 @@ class Record:
     def key(self) -> str:
         """The object's key."""
         return chain_key(self.owner, self.sequence)
+
+    @property
+    def documents(self) -> tuple[Document, ...] | None:
+        """What it names beside the chain; None when it speaks of none. Raises EvidenceError: malformed."""
+        found = self.body.get(DOCUMENTS)
+        try:
+            return None if found is None else tuple(Document(**row) for row in found)
+        except TypeError:
+            raise EvidenceError(
+                f"record {self.sequence}: {DOCUMENTS} must be a list of key, sha256 and bytes"
+            ) from None
 
     def to_bytes(self) -> bytes:
         """The canonical text, with its digest."""
@@ -209,10 +246,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `verify` found. head: SHA-256 of the newest record; problems: empty when everything holds."""
+    """What `verify` found. head: SHA-256 of the newest record; problems: empty when everything holds.
+
+    documents: those beside the chain that records name. unrecorded: those that no record names yet.
+    """
 
     records: int
     attachments: int
+    documents: int
+    unrecorded: int
     head: str | None
     first: datetime | None
     last: datetime | None
@@ -229,7 +271,7 @@ class _Check:
 def verify(
     objects: Mapping[str, bytes], owner: str, rules: Rules | None = None, locks: Mapping[str, Lock] | None = None
 ) -> Outcome:
-    """Check an owner's whole chain: every byte, every link, every attachment, and with `rules` gaps and locks.
+    """Check an owner's whole chain: every byte, link, attachment and named document, with `rules` gaps and locks.
 
     objects: bytes by key; those of other owners and kinds are left alone. locks: by key; None for a copy on disk.
     """
@@ -240,6 +282,7 @@ def verify(
         _read(check, key, objects[key], owner)
     _links(check)
     attached = _attachments(check, objects)
+    named = _documents(check, objects)
     ordered = [check.records[n] for n in sorted(check.records)]
     if not ordered:
         check.problems.append(f"there is no evidence of {owner}")
@@ -257,6 +300,8 @@ def verify(
     return Outcome(
         len(ordered),
         attached,
+        len(named),
+        sum(is_document(key, owner) and key not in named for key in objects),
         head,
         ordered[0].created if ordered else None,
         ordered[-1].created if ordered else None,
@@ -303,6 +348,27 @@ def _attachments(check: _Check, objects: Mapping[str, bytes]) -> int:
             elif (sha256(data), len(data)) != (attachment.sha256, attachment.bytes):
                 check.problems.append(f"{attachment.key} was altered: its SHA-256 is not the recorded one")
     return len(named)
+
+
+def _documents(check: _Check, objects: Mapping[str, bytes]) -> dict[str, Document]:
+    named: dict[str, Document] = {}
+    for number in sorted(check.records):
+        try:
+            documents = check.records[number].documents or ()
+        except EvidenceError as error:
+            check.problems.append(str(error))
+            continue
+        for document in documents:
+            first = named.setdefault(document.key, document)
+            if document != first:
+                check.problems.append(f"{document.key} was written again before record {number}")
+    for key, document in named.items():
+        data = objects.get(key)
+        if data is None:
+            check.problems.append(f"{key} is missing")
+        elif (sha256(data), len(data)) != (document.sha256, document.bytes):
+            check.problems.append(f"{key} was altered: its SHA-256 is not the recorded one")
+    return named
 
 
 def _gaps(check: _Check, ordered: Sequence[Record], rules: Rules) -> None:

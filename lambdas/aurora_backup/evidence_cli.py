@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KIND = "compliance-report"
 _DEFAULT_GAP_HOURS = 26.0  # daily, and two hours for a late start
-_DEFAULT_DAYS = 2191  # the least that six calendar years can be
+_DEFAULT_DAYS = 2192  # the most that six calendar years can be
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Exit status 0 when everything holds, 1 when it does not."""
     store = _store(arguments) if arguments.bucket else None
     objects = store.objects() if store else read_directory(arguments.directory)
-    locks = store.locks(list(objects)) if store else None
+    chained = [key for key in objects if key.startswith((f"{ROOT}chain/", f"{ROOT}attachments/"))]
+    locks = store.locks(chained) if store else None
     rules = Rules(
         now=_as_of(arguments.as_of),
         longest_gap=timedelta(hours=arguments.longest_gap_hours) if arguments.longest_gap_hours else None,
@@ -60,7 +61,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         head=arguments.head,
         keep_days=arguments.keep_days if store else None,
     )
-    owners = [arguments.owner] if arguments.owner else owners_in(objects)
+    # An owner whose whole chain was deleted is still known by the versions that S3 kept.
+    owners = [arguments.owner] if arguments.owner else owners_in({*objects, *(store.every_key() if store else ())})
     outcomes = {owner: verify(objects, owner, rules, locks) for owner in owners}
     whole = bool(outcomes) and not any(o.problems for o in outcomes.values())
     document = {"ok": whole, "owners": {owner: asdict(outcome) for owner, outcome in outcomes.items()}}
@@ -96,7 +98,8 @@ def _as_of(text: str | None) -> datetime:
 
 def _told(owner: str, outcome: Outcome) -> str:
     span = f"{outcome.first:%Y-%m-%d} to {outcome.last:%Y-%m-%d}" if outcome.first and outcome.last else "nothing"
-    said = f"{owner}: {outcome.records} records, {outcome.attachments} attachments, {span}"
+    said = f"{owner}: {outcome.records} records, {outcome.attachments} attachments, {outcome.documents} documents"
+    said += f" beside them ({outcome.unrecorded} not recorded yet), {span}"
     if outcome.problems:
         return "\n".join([f"{said}: {len(outcome.problems)} problems", *(f"  - {p}" for p in outcome.problems)])
     return f"{said}: whole; the newest record is {outcome.head}"

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from aurora_backup.errors import BackupError, redact
-from aurora_backup.evidence import ROOT, EvidenceError, Lock, Record, chain_prefix, sha256, successor
+from aurora_backup.evidence import (
+    BESIDE,
+    ROOT,
+    Document,
+    EvidenceError,
+    Lock,
+    Record,
+    chain_prefix,
+    is_document,
+    sha256,
+    successor,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -59,6 +72,13 @@ class EvidenceStore:
             if record.kind == kind:
                 return record
         return None
+
+    def document(self, kind: str, name: str) -> Any:
+        """An attachment of the newest record of a kind, read as JSON; None when there is none, or it was altered."""
+        record = self.newest(kind)
+        attached = next((a for a in record.attachments if a.name == name), None) if record else None
+        data = self._read(attached.key) if attached else b""
+        return json.loads(data) if attached and sha256(data) == attached.sha256 else None
 
     def append(
         self,
@@ -108,9 +128,11 @@ class EvidenceStore:
         """Write once. False: something else is there already."""
         from botocore.exceptions import ClientError
 
-        lock = (
-            {"ObjectLockMode": self._mode, "ObjectLockRetainUntilDate": self._keep.until(created)} if self._mode else {}
-        )
+        # Six calendar years can be a day short of the days that six years can be: the longer of the two keeps.
+        until = max(self._keep.until(created), created + timedelta(days=self._keep.most_days))
+        if until.microsecond:  # which S3 would cut off
+            until = until.replace(microsecond=0) + timedelta(seconds=1)
+        lock = {"ObjectLockMode": self._mode, "ObjectLockRetainUntilDate": until} if self._mode else {}
         try:
             self._client.put_object(
                 Bucket=self._bucket,
@@ -136,9 +158,35 @@ class EvidenceStore:
         body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         return body
 
+    def documents(self, since: datetime | None, known: Collection[str] = ()) -> list[Document]:
+        """The documents beside the chain that were written since then, and those of `known` that are still there.
+
+        since: aware; None for all of them.
+        """
+        pages = self._client.get_paginator("list_objects_v2")
+        found = []
+        for part in BESIDE:
+            for page in pages.paginate(Bucket=self._bucket, Prefix=ROOT + part):
+                for item in page.get("Contents", []):
+                    key = str(item["Key"])
+                    wanted = key in known or since is None or item["LastModified"] >= since
+                    if wanted and is_document(key, self._owner):
+                        data = self._read(key)
+                        found.append(Document(key=key, sha256=sha256(data), bytes=len(data)))
+        return found
+
     def objects(self) -> dict[str, bytes]:
-        """Every record and attachment of every owner in the bucket, by key."""
-        return {key: self._read(key) for part in ("chain/", "attachments/") for key in self._keys(ROOT + part)}
+        """Every record and attachment of every owner in the bucket, and every document beside them, by key."""
+        return {key: self._read(key) for part in ("chain/", "attachments/", *BESIDE) for key in self._keys(ROOT + part)}
+
+    def every_key(self) -> set[str]:
+        """Every key of a record that S3 has a version of, also behind a delete marker."""
+        pages = self._client.get_paginator("list_object_versions")
+        return {
+            str(item["Key"])
+            for page in pages.paginate(Bucket=self._bucket, Prefix=f"{ROOT}chain/")
+            for item in page.get("Versions", [])
+        }
 
     def locks(self, keys: list[str]) -> dict[str, Lock]:
         """What S3 says of the lock and the versions of each key."""

@@ -33,6 +33,7 @@ SERVICES = (
     "codebuild",
     "logs",
     "sts",
+    "iam",
 )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aurora_backup.evidence import Attachment, Record, chain_prefix
+from aurora_backup.evidence import DOCUMENTS, Attachment, Document, Record, chain_prefix
 from tests.synth.synthesis import ROOT
 
 DOCUMENT = (ROOT / "docs/athena.md").read_text()
@@ -45,6 +45,13 @@ def test_every_plain_column_has_the_type_of_its_value(columns, written):
 def test_an_attachment_has_the_fields_of_the_code(columns):
     (inner,) = re.findall(r"array<struct<(.*)>>", columns["attachments"])
     assert [part.split(":")[0] for part in inner.split(",")] == [field.name for field in fields(Attachment)]
+
+
+def test_the_query_for_rewritten_documents_reads_fields_that_a_record_has():
+    fields_read = set(re.findall(r"document, '\$\.(\w+)'", DOCUMENT))
+    assert fields_read == {"key", "sha256"}
+    assert fields_read <= {field.name for field in fields(Document)}
+    assert f"'$.{DOCUMENTS}'" in DOCUMENT
 
 
 def test_a_record_is_one_line_because_the_serde_reads_lines(written):

@@ -77,6 +77,21 @@ def test_the_functions_can_read_what_they_are_told(default):
     assert [g for g in groups if g.startswith("BackupCompliance")]
 
 
+def test_the_report_knows_who_may_delete_and_whom_the_denials_spare(default, dev):
+    def told(synthesised):
+        environment = function(synthesised, "Report")["Environment"]["Variables"]
+        return expected({k: flat(v) for k, v in environment.items()})
+
+    found = told(default)
+    assert len(found.deleters) == 2
+    assert [any(name in one for one in found.deleters) for name in ("RetentionAct", "Janitor")] == [True, True]
+    (root,) = found.break_glass
+    assert root.endswith(":root")
+    assert told(dev).break_glass == ()  # nothing is denied where everything is torn down
+    (read,) = [s for s in statements(default, "Gather").values() if "iam:" in str(s["Action"])]
+    assert (read["Action"], read["Resource"]) == ("iam:GetAccountAuthorizationDetails", "*")
+
+
 def test_evidence_is_locked_in_governance_mode_and_not_in_a_stack_that_is_torn_down(default, dev):
     assert function(default, "Report")["Environment"]["Variables"]["EVIDENCE_LOCK"] == "GOVERNANCE"
     assert function(dev, "Report")["Environment"]["Variables"]["EVIDENCE_LOCK"] == "NONE"
@@ -126,6 +141,9 @@ def test_the_dashboard_shows_verdict_recovery_points_tests_and_dumps(default):
     ):
         assert metric in body
     assert "DumpBytes" in body
+    owner = function(default, "Report")["Environment"]["Variables"]["OWNER"]
+    search = 'SEARCH(\'{AuroraBackup,Owner,Tier,Kind} MetricName=\\"MonthlyCost\\" Owner=\\"' + owner
+    assert body.count(search) == 2  # by tier, and their sum
 
 
 def test_the_workflow_runs_every_day_and_tells_when_it_is_no_pass(default):

@@ -15,6 +15,9 @@ REGION = f"eu-west-1:{ACCOUNT}"
 KEY = f"arn:aws:kms:{REGION}:key/backup"
 CLUSTER = f"arn:aws:rds:{REGION}:cluster:clinic"
 BREAK_GLASS = f"arn:aws:iam::{ACCOUNT}:role/break-glass"
+ADMIN = f"arn:aws:iam::{ACCOUNT}:user/admin"
+SWEEPER = f"arn:aws:iam::{ACCOUNT}:role/sweep"
+EVERYTHING = ("key", "recovery-points", "snapshots", "sets", "governance", "cluster")
 RESOURCE = "cluster-ABC"
 
 EXPECTED = Expected(
@@ -32,8 +35,33 @@ EXPECTED = Expected(
     copy_vaults=("copies",),
     vault_locked=True,
     vault_denies_deletion=True,
-    deleters=(f"arn:aws:iam::{ACCOUNT}:role/sweep",),
+    deleters=(SWEEPER,),
+    break_glass=(BREAK_GLASS,),
 )
+
+
+EVIDENCE = "compliance-backups/evidence"
+DOCUMENTS = [
+    {"key": f"{EVIDENCE}/{name}", "sha256": digit * 64, "bytes": 100}
+    for name, digit in (
+        ("holds/Stack-Backup/20261107T020003.000000Z-aaaaaaaaaaaa.json", "a"),
+        ("recovery-tests/monthly/2026-11-02T071600.000000Z_test.json", "b"),
+        ("retention/Stack-Backup/2026-11-23-run/plan.json", "c"),
+    )
+]
+
+
+COSTS = {
+    "at": "2026-11-23T04:00:00+00:00",
+    "region": "eu-west-1",
+    "as_of": "2026-11-23",
+    "currency": "USD",
+    "problem": None,
+    "tiers": [
+        {"tier": "logical", "kind": "set", "count": 12, "gb": 60.0, "cost": 1.38},
+        {"tier": "weekly", "kind": "recovery-point", "count": 12, "gb": 6000.0, "cost": 126.0},
+    ],
+}
 
 
 def iso(moment: datetime) -> str:
@@ -132,6 +160,17 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                     },
                     deny_but_break_glass("kms:ScheduleKeyDeletion", "kms:DisableKey"),
                 )
+            },
+        ),
+        "identities": (
+            "iam:GetAccountAuthorizationDetails",
+            {
+                "principals": [
+                    {"arn": BREAK_GLASS, "may": dict.fromkeys(("key", "recovery-points", "snapshots"), "always")},
+                    {"arn": ADMIN, "may": dict.fromkeys(EVERYTHING, "always")},
+                    {"arn": SWEEPER, "may": {"snapshots": "sometimes"}},
+                ],
+                "unread": [],
             },
         ),
         "snapshots": (
@@ -277,9 +316,12 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                         "until": iso(datetime.fromisoformat(item["started"]) + timedelta(days=90)),
                     }
                     for item in sets
-                ]
+                ],
+                "documents": [dict(row) for row in DOCUMENTS[:2]],
             },
         ),
+        "storage": ("s3:GetObject", {"bytes": None, "costs": COSTS}),
+        "documents": ("s3:ListBucket, s3:GetObject", [dict(row) for row in DOCUMENTS]),
         "legal-holds": (
             "s3:GetObject",
             [{"what": sets[3]["set"], "matter": "2026-17", "since": iso(dumps[2]), "by": "counsel"}],

@@ -15,7 +15,18 @@ from aurora_backup.compliance import CheckSpec, Found, Level, Status, Verificati
 from aurora_backup.compliance_facts import FactMissing, Reader, observed, unobserved
 from aurora_backup.policy import RetentionPolicy
 from aurora_backup.validation import Verdict
-from tests.unit.healthy_facts import AT, BREAK_GLASS, EXPECTED, KEY, NOW, healthy, iso, policy_document, snapshot_point
+from tests.unit.healthy_facts import (
+    ADMIN,
+    AT,
+    BREAK_GLASS,
+    EXPECTED,
+    KEY,
+    NOW,
+    healthy,
+    iso,
+    policy_document,
+    snapshot_point,
+)
 
 OTHER = "2" * 12
 IDS = [spec.id for spec in CHECKS]
@@ -216,6 +227,22 @@ DAMAGES = [
     ("accessibility.recovery-points", damage(["recovery-points", 0, "status"], "PARTIAL"), "is partial"),
     ("accessibility.recovery-points", damage(["snapshots", 0, "status"], "failed"), "is failed"),
     (
+        "accessibility.deletion",
+        damage(
+            ["key-policy", "document", "Statement", 1, "Condition", "ArnNotEquals", "aws:PrincipalArn"],
+            [BREAK_GLASS, ADMIN],
+        ),
+        f"the key's policy spares {ADMIN}",
+    ),
+    (
+        "accessibility.deletion",
+        damage(
+            ["vault-policy", "document", "Statement", 0, "Condition", "ArnNotEquals", "aws:PrincipalArn"],
+            [ADMIN],
+        ),
+        f"the vault's policy spares {ADMIN}",
+    ),
+    (
         "integrity.manifests",
         damage(["sets", 5, "manifest"], lambda m: m.update(ok=False, problem="digest does not match")),
         "digest",
@@ -241,6 +268,9 @@ DAMAGES = [
     ),
     ("integrity.recovery-test", damage(["recovery-tests"], older(41, "finished")), "41 days old; allowed are 40"),
     ("integrity.recovery-test", damage(["recovery-tests", 2, "outcome"], "NOT PROVED"), "ended NOT PROVED"),
+    ("integrity.recovery-test", damage(["documents", 1, "sha256"], "f" * 64), "recovery-tests/monthly/2026-11-02T0716"),
+    ("integrity.documents", damage(["documents", 0, "sha256"], "f" * 64), "was written again after it was recorded"),
+    ("integrity.documents", damage(["documents"], lambda d: d.pop(0)), "at the report before and is gone"),
 ]
 
 # Damage that is really two things: then a tier has no good newest point, or a run left none.
@@ -257,8 +287,83 @@ def test_damage_fails_exactly_its_own_check_and_says_what_it_is(check, apply, sa
     assert run(facts).status is Status.FAIL
 
 
-def test_every_check_that_the_policy_asks_for_has_damage_that_fails_it():
+# A policy with the tiers that the default one leaves out: nothing of them was ever made.
+SETS = dataclasses.replace(
+    EXPECTED,
+    policy=RetentionPolicy.hipaa().with_changes(
+        {"automated": {"sets_schedule": "cron(0 5 * * ? *)"}, "monthly": {"store": "both"}}
+    ),
+)
+
+
+@pytest.mark.parametrize("check", sorted(set(IDS) - set(ASKED)))
+def test_what_another_policy_asks_for_fails_when_it_was_never_made(check):
+    assert check in failing(healthy(), SETS)
+    assert "there is no recovery point, and the first was due on" in reason(healthy(), check, SETS)
+
+
+def test_every_check_has_damage_that_fails_it():
     assert {check for check, _, _ in DAMAGES} == set(ASKED)
+    assert {spec.id for spec in CHECKS if spec.applies(SETS)} == set(IDS)
+
+
+# check -> the observations that it cannot do without. One row for every check.
+RESTS_ON = {
+    "encryption.cluster": ["cluster", "keys"],
+    "encryption.recovery-points": ["keys", "recovery-points", "snapshots"],
+    "encryption.copies": ["copies", "keys"],
+    "encryption.bucket": ["bucket-encryption"],
+    "encryption.objects": ["objects"],
+    "encryption.vault": ["keys", "vault"],
+    "encryption.topic": ["topic"],
+    "encryption.logs": ["log-groups"],
+    "encryption.key": ["keys"],
+    "encryption.key-rotation": ["key-rotation"],
+    "encryption.key-policy": ["key-policy"],
+    "encryption.transport": ["bucket-policy", "cluster-parameters"],
+    "retention.opt-in": ["region-settings"],
+    "retention.cluster": ["cluster"],
+    "retention.deletion-protection": ["cluster"],
+    "retention.plan": ["cluster", "plan", "selections"],
+    "retention.vault-lock": ["vault"],
+    "retention.lifecycle": ["bucket-lifecycle"],
+    "retention.versions": ["bucket-lock", "bucket-versioning"],
+    "retention.recovery-points": ["recovery-points"],
+    "completion.point-in-time": ["cluster"],
+    "completion.weekly": ["previous", "recovery-points"],
+    "completion.monthly": ["previous", "recovery-points"],
+    "completion.daily-sets": ["previous", "sets", "workflows"],
+    "completion.logical": ["previous", "sets"],
+    "completion.monthly-sets": ["previous", "sets", "workflows"],
+    "completion.history": ["plan", "previous", "recovery-points", "sets", "workflows"],
+    "completion.failures": ["backup-jobs", "executions"],
+    "accessibility.sharing": ["cluster", "snapshot-sharing", "snapshots"],
+    "accessibility.bucket": ["bucket-policy", "bucket-public-access", "cluster"],
+    "accessibility.vault": ["cluster", "vault-policy"],
+    "accessibility.deletion": ["identities", "key-policy", "vault-policy"],
+    "accessibility.archives": ["objects"],
+    "accessibility.recovery-points": ["keys", "recovery-points", "snapshots"],
+    "integrity.manifests": ["sets"],
+    "integrity.archives": ["objects"],
+    "integrity.decode": ["sets"],
+    "integrity.trial-restore": ["sets"],
+    "integrity.recovery-test": ["documents", "previous", "recovery-tests"],
+    "integrity.documents": ["documents", "previous"],
+}
+
+
+def test_every_check_rests_on_observations_that_the_table_names():
+    assert list(RESTS_ON) == IDS
+    for result in run(healthy(), SETS).results:
+        assert {e.name for e in result.evidence} == set(RESTS_ON[result.spec.id]), result.spec.id
+
+
+@pytest.mark.parametrize(("check", "name"), [(c, name) for c, names in RESTS_ON.items() for name in names])
+def test_a_check_is_unknown_without_any_one_of_its_observations(check, name):
+    facts = healthy()
+    facts["observations"][name] = unobserved("x:Y", AT, "AccessDenied")
+    (result,) = (r for r in run(facts, SETS).results if r.spec.id == check)
+    assert (result.verdict, "AccessDenied" in result.reason) == (Verdict.UNKNOWN, True)
 
 
 # --- Nothing but facts can pass --------------------------------------------------------------------------------------
@@ -286,13 +391,17 @@ TIERS = {"s3-checksum", "full-decode", "trial-restore"}
 BAD = [None, "", "\x00", 0, -1, 1.5, [], {}, [None], "naive 2026-01-01", True, False, "x" * 300, 10**30]
 
 
+SHOWN = {"legal-holds", "storage"}  # in the report; no check rests on them
+
+
 def is_read(path):
     """Whether the checks rest on this fact. The others are only shown, or are what the rules do not ask about."""
-    if len(path) < 2 or path[1] == "legal-holds":
+    if len(path) < 2 or path[1] in SHOWN:
         return False
     _, name, *inside = path
     shown = inside[-1:] in (["Version"], ["problem"], ["detail"])
-    if "Statement" in inside or shown or (name == "sets" and inside[-1:] in (["bytes"], ["seconds"])):
+    one_of_many = "may" in inside[:-1]  # that somebody can delete
+    if one_of_many or "Statement" in inside or shown or (name == "sets" and inside[-1:] in (["bytes"], ["seconds"])):
         return False  # test_access_documents; and what is only shown
     if name == "sets" and "verification" in inside:
         tail = inside[inside.index("verification") + 1 :]
@@ -344,7 +453,7 @@ def test_any_mixture_of_malformed_facts_is_survived(paths, bad):
     assert run(facts).status in set(Status)
 
 
-@pytest.mark.parametrize("name", sorted(n for n in HEALTHY["observations"] if n != "legal-holds"))
+@pytest.mark.parametrize("name", sorted(set(HEALTHY["observations"]) - SHOWN))
 @pytest.mark.parametrize("how", ["absent", "failed", "stale", "from the future", "naive", "no call"])
 def test_an_observation_that_is_not_there_leaves_the_report_incomplete(name, how):
     facts = healthy()

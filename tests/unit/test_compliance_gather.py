@@ -15,6 +15,7 @@ from aurora_backup.checks import CHECKS
 from aurora_backup.compliance import Status, assess
 from aurora_backup.compliance_gather import SERVICES, Gatherer
 from aurora_backup.errors import SettingsError
+from aurora_backup.evidence import ROOT, sha256
 from aurora_backup.evidence_store import EvidenceStore
 from aurora_backup.policy import RetentionPolicy
 from aurora_backup.s3 import Bucket
@@ -72,7 +73,7 @@ def test_every_observation_names_its_call_as_iam_does():
     for name, observation in gatherer().gather()["observations"].items():
         for call in observation["call"].split(", "):
             service, _, action = call.partition(":")
-            assert service in {"rds", "backup", "kms", "sns", "logs", "states", "s3"}, name
+            assert service in {"rds", "backup", "kms", "sns", "logs", "states", "s3", "iam"}, name
             assert action[0].isupper(), name
 
 
@@ -139,7 +140,8 @@ def test_a_bucket_without_settings_is_observed_to_have_none(aws):
     assert found["bucket-versioning"]["value"] == {"status": ""}
     assert found["bucket-lock"]["value"] == {"enabled": False}
     assert set(found["bucket-public-access"]["value"].values()) == {False}
-    assert found["previous"]["value"] == {"points": []}
+    assert found["previous"]["value"] == {"points": [], "documents": []}
+    assert found["documents"]["value"] == []
     assert (found["sets"]["value"], found["objects"]["value"]) == ([], [])
 
 
@@ -199,10 +201,72 @@ def test_an_altered_report_is_not_what_the_next_one_builds_on(aws):
         body={},
         attachments={"report.json": json.dumps({"points": [{"id": "x"}]}).encode()},
     )
-    assert gatherer(bucket=bucket).gather()["observations"]["previous"]["value"] == {"points": [{"id": "x"}]}
+    assert gatherer(bucket=bucket).gather()["observations"]["previous"]["value"] == {
+        "points": [{"id": "x"}],
+        "documents": [],
+    }
     bucket.write(written.record.attachments[0].key, json.dumps({"points": []}), once=False)
     observation = gatherer(bucket=bucket).gather()["observations"]["previous"]
     assert (observation["ok"], "was altered" in observation["error"]) == (False, True)
+
+
+def test_documents_beside_the_chain_are_listed_since_the_last_report_and_what_it_named_is_looked_at_again(aws):
+    bucket = bucket_of(aws)
+    hold = f"{ROOT}holds/{EXPECTED.owner}/20261107T020003.000000Z-a.json"
+    bucket.write(hold, "{}", once=True)
+    bucket.write(f"{ROOT}retention/{EXPECTED.owner}/latest.json", "{}", once=True)
+    store = EvidenceStore(bucket.client, BUCKET, EXPECTED.owner, keep=EXPECTED.policy.evidence_keep, mode=None)
+
+    def documents():
+        return gatherer(bucket=bucket).gather()["observations"]["documents"]["value"]
+
+    first = documents()
+    assert first == [{"key": hold, "sha256": sha256(b"{}"), "bytes": 2}]
+
+    def report(n, body):
+        # Long after the hold was written, as S3 dates it: it is looked at only because it is named.
+        attached = {"report.json": json.dumps({"points": []}).encode()}
+        created = datetime.now(UTC) + timedelta(days=10 + n)
+        store.append(kind="compliance-report", execution=f"run-{n}", created=created, body=body, attachments=attached)
+
+    report(1, {"documents": first})
+    bucket.write(hold, "[]", once=False)
+    observations = gatherer(bucket=bucket).gather()["observations"]
+    assert observations["documents"]["value"] == [{"key": hold, "sha256": sha256(b"[]"), "bytes": 2}]
+    assert observations["previous"]["value"]["documents"] == first
+    report(2, {"documents": []})
+    assert documents() == []
+    report(3, {"documents": None})  # it could not list them, so the next one lists all
+    assert [d["key"] for d in documents()] == [hold]
+
+
+def test_only_who_may_delete_is_kept_of_the_account_s_policies(aws):
+    iam = aws("iam")
+    arn = iam.create_role(RoleName="ops", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    statement = {"Effect": "Allow", "Action": "rds:Delete*", "Resource": "*", "Condition": {"Bool": {"a:b": "c"}}}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName="ops", PolicyName="p", PolicyDocument=document)
+    found = gatherer({"iam": iam}).gather()["observations"]["identities"]
+    assert found["value"] == {
+        "principals": [{"arn": arn, "may": {"snapshots": "sometimes", "cluster": "sometimes"}}],
+        "unread": [],
+    }
+
+
+def test_size_and_costs_are_those_that_the_last_retention_plan_saw(aws):
+    bucket = bucket_of(aws)
+
+    def storage():
+        return gatherer(bucket=bucket).gather()["observations"]["storage"]
+
+    assert storage()["value"] == {"bytes": None, "costs": None}
+    prefix = f"{ROOT}retention/{EXPECTED.owner}/"
+    plan = {"now": NOW.isoformat(), "lineage": [], "decisions": [], "costs": {"problem": None, "tiers": []}}
+    bucket.write(f"{prefix}2026-11-23-run/plan.json", json.dumps(plan), once=True)
+    bucket.write(f"{prefix}latest.json", json.dumps({"plan": f"{prefix}2026-11-23-run/plan.json"}), once=True)
+    assert storage()["value"]["costs"] == {"at": NOW.isoformat(), "problem": None, "tiers": []}
+    bucket.write(f"{prefix}latest.json", '{"plan": 5}', once=False)
+    assert storage()["ok"] is False
 
 
 # --- Settings --------------------------------------------------------------------------------------------------------

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 import aurora_backup
+from aurora_backup import compliance_report
+from aurora_backup.compliance_facts import unobserved
 from aurora_backup.compliance_metrics import metrics
 from aurora_backup.compliance_page import render
-from aurora_backup.compliance_report import build
+from aurora_backup.compliance_report import build, documents_beside
+from aurora_backup.forecast_page import Section, section_html
 from aurora_backup.markup import join, name, page, safe, tag, visible
-from tests.unit.healthy_facts import BREAK_GLASS, EXPECTED, NOW, healthy, iso
+from tests.unit.healthy_facts import ADMIN, BREAK_GLASS, DOCUMENTS, EXPECTED, NOW, SWEEPER, healthy, iso
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SCHEMA = json.loads((DOCS / "schemas" / "compliance-report-1.json").read_text())
@@ -42,7 +45,15 @@ def damaged():
     return facts
 
 
-KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
+KINDS = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+    "integer": int,
+    "number": (int, float),
+}
 
 
 def breaches(value, schema, path="$"):  # noqa: C901  a branch for each word of the schema
@@ -60,7 +71,7 @@ def breaches(value, schema, path="$"):  # noqa: C901  a branch for each word of 
         yield f"{path} must match {schema['pattern']}"
     if isinstance(value, str) and schema.get("format") == "date-time":
         assert datetime.fromisoformat(value).tzinfo
-    if isinstance(value, int) and value < schema.get("minimum", value):
+    if isinstance(value, (int, float)) and value < schema.get("minimum", value):
         yield f"{path} must be {schema['minimum']} or more"
     if isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
@@ -158,10 +169,38 @@ def test_recovery_points_and_times_are_measured_not_declared():
 
 
 def test_who_can_delete_is_read_from_the_policies():
-    rows = {r["what"]: r["who"] for r in document()["who_can_delete"]}
-    assert rows["the backup key"] == rows["recovery points in the vault"] == [BREAK_GLASS]
-    unknown = {r["what"]: r["who"] for r in document(damaged())["who_can_delete"]}
-    assert unknown["the backup key"] is None
+    rows = {r["what"]: r for r in document()["who_can_delete"]}
+    for guarded in ("the backup key", "recovery points in the vault"):
+        assert rows[guarded]["who"] == [BREAK_GLASS]  # identity policies allow more, and the denial spares nobody else
+    assert rows["on-demand snapshots"]["who"] == sorted([BREAK_GLASS, ADMIN, SWEEPER])
+    assert rows["on-demand snapshots"]["sometimes"] == [SWEEPER]
+    assert rows["dump sets and evidence, with every version"]["who"] == [ADMIN]
+    assert rows["expired snapshots and sets, by plan"]["who"] == [SWEEPER]
+
+
+def test_who_can_delete_is_unknown_where_no_policy_could_be_read():
+    facts = damaged()
+    rows = {r["what"]: r for r in document(facts)["who_can_delete"]}
+    assert rows["the backup key"]["who"] == sorted([BREAK_GLASS, ADMIN])  # nobody knows of a denial
+    assert "key policy could not be read" in rows["the backup key"]["by"]
+    facts["observations"]["identities"] = unobserved("iam:GetAccountAuthorizationDetails", NOW, "AccessDenied")
+    rows = {r["what"]: r for r in document(facts)["who_can_delete"]}
+    assert rows["the backup key"]["who"] is None
+    assert rows["recovery points in the vault"]["who"] == [BREAK_GLASS]
+    assert "identity policies could not be read" in rows["recovery points in the vault"]["by"]
+
+
+def test_the_record_names_documents_as_the_record_before_did():
+    facts = healthy()
+    assert documents_beside(facts, NOW) == sorted(DOCUMENTS, key=lambda d: d["key"])
+    found = facts["observations"]["documents"]["value"]
+    found[1]["sha256"] = "f" * 64  # rewritten
+    del found[0]
+    assert documents_beside(facts, NOW) == sorted(DOCUMENTS, key=lambda d: d["key"])
+    found.append({"key": "new", "sha256": "0" * 64, "bytes": 1})
+    assert documents_beside(facts, NOW)[-1]["key"] == "new"
+    del facts["observations"]["previous"]
+    assert documents_beside(facts, NOW) is None
 
 
 def test_an_own_table_of_controls_takes_the_place_of_ours():
@@ -169,6 +208,71 @@ def test_an_own_table_of_controls_takes_the_place_of_ours():
     own = json.dumps({"schema": 1, "controls": [row]})
     found = build(healthy(), EXPECTED, now=NOW, execution="run-1", controls=own).document["controls"]
     assert [(c["id"], c["verdict"], len(c["checks"])) for c in found] == [("X-1", "PASS", 8)]
+
+
+def sized(gigabytes=500):
+    facts = healthy()
+    facts["observations"]["storage"]["value"]["bytes"] = gigabytes * 10**9
+    return facts
+
+
+@pytest.fixture(scope="module")
+def forecast():
+    """A report whose cluster's size is known: simulated once, because seven years take a moment."""
+    return document(sized())
+
+
+def test_the_forecast_is_a_section_of_the_report_and_of_its_page(forecast):
+    found = forecast["forecast"]
+    assert (found["available"], found["region"], found["workload"]["size_gb"]) == (True, "eu-west-1", 500)
+    assert found["from"] == NOW.date().isoformat()
+    assert found["cheaper"]["total_cost"] < found["total_cost"]
+    assert list(breaches(json.loads(json.dumps(forecast)), SCHEMA)) == []
+    text = render(forecast)
+    assert section_html(found) in text
+    assert '<section class="forecast"' in text
+
+
+def test_without_a_size_the_report_says_that_there_is_no_forecast():
+    found = document()
+    assert (found["forecast"]["available"], "size" in found["forecast"]["reason"]) == (False, True)
+    assert found["forecast"]["reason"] in render(found)
+    facts = healthy()
+    del facts["observations"]["storage"]
+    assert document(facts)["forecast"] == found["forecast"]
+    assert document(facts)["costs"] is None
+
+
+def test_a_forecast_of_the_same_day_from_the_same_is_taken_from_the_report_before(forecast, monkeypatch):
+    calls = []
+    done = Section({**forecast["forecast"], "new": True}, "")
+    monkeypatch.setattr(compliance_report, "section", lambda *_, **__: calls.append(1) or done)
+
+    def again(before, facts=None, expected=EXPECTED, now=NOW):
+        return build(facts or sized(), expected, now=now, execution="run-2", before=before).document["forecast"]
+
+    assert again(forecast) == forecast["forecast"]
+    assert calls == []
+    changed = dataclasses.replace(EXPECTED, policy=EXPECTED.policy.with_changes({"weekly": {"keep": {"days": 200}}}))
+    for other in ({"facts": sized(501)}, {"expected": changed}, {"now": NOW + timedelta(days=1)}):
+        assert again(forecast, **other)["new"]
+    assert again(None)["new"]
+    assert again({})["new"]
+    assert len(calls) == 5
+
+
+def test_costs_are_those_of_the_last_retention_plan():
+    found = document()
+    assert [(r["tier"], r["cost"]) for r in found["costs"]["tiers"]] == [("logical", 1.38), ("weekly", 126.0)]
+    assert "USD 127.38" in " ".join(Page(render(found)).words)
+    facts = healthy()
+    costs = facts["observations"]["storage"]["value"]["costs"]
+    costs["problem"] = "region must be one of these"
+    assert document(facts)["costs"] is None
+    costs.update(problem=None)
+    costs["tiers"][0]["cost"] = "free"
+    assert document(facts)["costs"] is None
+    assert "The last retention plan does not say" in render(document(facts))
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
@@ -186,6 +290,10 @@ def hostile():
         snapshot["arn"] = snapshot["id"] = HOSTILE
     for hold in observations["legal-holds"]["value"]:
         hold.update(dict.fromkeys(hold, HOSTILE))
+    observations["identities"]["value"] = {
+        "principals": [{"arn": HOSTILE, "may": {"sets": "always"}}],
+        "unread": [HOSTILE],
+    }
     for test in observations["recovery-tests"]["value"]:
         test["outcome"] = test["tier"] = HOSTILE
     observations["keys"] = {**observations["keys"], "ok": False, "error": HOSTILE}
@@ -281,7 +389,7 @@ def test_nothing_that_makes_a_report_can_open_a_database():
 def test_pure_modules_read_no_clock_and_call_no_aws():
     root = Path(aurora_backup.__file__).parent
     pure = [*root.glob("checks*.py"), root / "controls.py", root / "evidence.py", root / "access_documents.py"]
-    pure += [root / f"compliance{part}.py" for part in ("", "_facts", "_report", "_page", "_metrics")]
+    pure += [root / f"compliance{part}.py" for part in ("", "_facts", "_report", "_page", "_metrics", "_principals")]
     for path in pure:
         text = path.read_text()
         assert "boto" not in text, path
@@ -320,7 +428,7 @@ def test_what_is_not_known_is_left_out_so_that_its_alarm_sees_it_missing():
 def test_a_point_that_goes_missing_after_a_report_is_found_by_the_next_report():
     first = document()
     facts = copy.deepcopy(healthy())
-    facts["observations"]["previous"]["value"] = {"points": json.loads(json.dumps(first["points"]))}
+    facts["observations"]["previous"]["value"] |= {"points": json.loads(json.dumps(first["points"]))}
     assert document(facts)["compliance_status"] == "PASS"
     facts["observations"]["recovery-points"]["value"].pop(0)
     findings = {f["check"]: f["reason"] for f in document(facts)["findings"]}

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 
 from aurora_backup import evidence_cli
 from aurora_backup.evidence import (
+    BESIDE,
+    ROOT,
     EvidenceError,
     Lock,
     Record,
     Rules,
     chain_key,
     chain_prefix,
+    is_document,
     sha256,
     successor,
     verify,
@@ -35,18 +38,26 @@ KEEP = Keep.for_years(6)
 COUNT = 6
 
 
+def named(documents):
+    return [{"key": key, "sha256": sha256(data), "bytes": len(data)} for key, data in documents.items()]
+
+
 def build(count=COUNT, owner=OWNER):
-    """A chain of daily reports: bytes by key, and the records."""
+    """A chain of daily reports: bytes by key with the documents beside it, and the records."""
     objects, records, last = {}, [], None
+    quoted = owner.replace("/", "%2F")
     for n in range(count):
         attachments = {"report.json": f'{{"n": {n}}}'.encode(), "report.html": b"<p>" + bytes([65 + n]) + b"</p>"}
+        beside = {f"{ROOT}retention/{quoted}/{n}/plan.json": b"plan %d" % n}
+        beside |= {f"{ROOT}recovery-tests/weekly/{n}.json": b"test"} if n % 2 else {}
+        objects |= beside
         record = successor(
             last,
             kind="compliance-report",
             owner=owner,
             execution=f"run-{n}",
             created=START + timedelta(days=n),
-            body={"compliance_status": "PASS", "n": n},
+            body={"compliance_status": "PASS", "documents": named(beside)},
             attachments=attachments,
         )
         last = record.to_bytes()
@@ -68,6 +79,7 @@ def test_a_whole_chain_has_no_problem():
     outcome = verify(CHAIN, OWNER)
     assert outcome.problems == ()
     assert (outcome.records, outcome.attachments) == (COUNT, 2 * COUNT)
+    assert (outcome.documents, outcome.unrecorded) == (COUNT + COUNT // 2, 0)
     assert outcome.head == sha256(RECORDS[-1].to_bytes())
     assert (outcome.first, outcome.last) == (START, START + timedelta(days=COUNT - 1))
 
@@ -115,6 +127,54 @@ def test_a_missing_object_is_found(key):
         assert problems(objects)
 
 
+def test_the_first_record_that_names_a_document_stands():
+    last = RECORDS[-1].to_bytes()
+    key = f"{ROOT}recovery-tests/weekly/1.json"
+
+    def then(documents):
+        record = successor(
+            last, kind="compliance-report", owner=OWNER, execution="run-6", created=START + timedelta(days=6),
+            body={"documents": documents},
+        )  # fmt: skip
+        return record.key, record.to_bytes()
+
+    again = dict([then(named({key: CHAIN[key]}))])
+    assert problems({**CHAIN, **again}) == ()  # named twice as it was
+    changed = {**CHAIN, key: b"other"}
+    laundered = dict([then(named({key: b"other"}))])
+    assert problems({**changed, **laundered}) == (
+        f"{key} was written again before record 7",
+        f"{key} was altered: its SHA-256 is not the recorded one",
+    )
+    (says,) = problems({**CHAIN, **dict([then([{"key": key}])])})
+    assert "documents must be a list of key, sha256 and bytes" in says
+
+
+def test_a_document_that_no_record_names_yet_is_counted_and_no_problem():
+    new = {f"{ROOT}holds/Stack%2FBackup/new.json": b"{}", f"{ROOT}retention/Stack%2FBackup/latest.json": b"{}"}
+    outcome = verify({**CHAIN, **new, f"{ROOT}holds/other/new.json": b"{}"}, OWNER)
+    assert (outcome.unrecorded, outcome.problems) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("holds/Stack%2FBackup/x.json", True),
+        ("holds/Stack/x.json", False),
+        ("holds/Stack%2FBackup2/x.json", False),
+        ("retention/Stack%2FBackup/2026-11-23-run/result.json", True),
+        ("retention/Stack%2FBackup/latest.json", False),
+        ("recovery-tests/weekly/x.json", True),
+        ("recoveries/x.json", True),
+        ("chain/Stack%2FBackup/00000001.json", False),
+        ("facts/x.json", False),
+    ],
+)
+def test_documents_are_what_other_workflows_write_once_for_the_owner(name, is_one):
+    assert is_document(ROOT + name, OWNER) is is_one
+    assert not is_document(name, OWNER)
+
+
 def test_a_record_rewritten_with_a_fitting_digest_breaks_the_link_after_it():
     data = json.loads(CHAIN[RECORDS[2].key])
     forged = Record(
@@ -153,6 +213,8 @@ def test_a_record_has_exactly_the_members_of_its_published_schema():
     assert set(schema["properties"]) == set(schema["required"]) == set(record)
     wanted = schema["properties"]["attachments"]["items"]["properties"]
     assert set(wanted) == set(record["attachments"][0])
+    named_there = schema["properties"]["body"]["properties"]["documents"]["anyOf"][1]["items"]["properties"]
+    assert set(named_there) == set(record["body"]["documents"][0])
 
 
 def test_no_evidence_at_all_is_a_problem():
@@ -177,7 +239,7 @@ def locks(**change):
 
 
 def test_locks_and_versions_are_checked_where_s3_can_be_asked():
-    rules = Rules(keep_days=2191)
+    rules = Rules(keep_days=2192)
     assert verify(CHAIN, OWNER, rules, locks()).problems == ()
     assert "it is not locked" in verify(CHAIN, OWNER, rules, locks(mode=None)).problems[0]
     assert "it is locked until" in verify(CHAIN, OWNER, rules, locks(until=START + timedelta(days=30))).problems[0]
@@ -220,6 +282,7 @@ class FakeS3:
 
     def __init__(self):
         self.objects, self.locks, self.refuse, self.mutex = {}, {}, None, threading.Lock()
+        self.written = {}
 
     def put_object(self, *, Bucket, Key, Body, IfNoneMatch, ChecksumSHA256, **more):  # noqa: N803
         assert (Bucket, IfNoneMatch) == ("backups", "*")
@@ -243,7 +306,7 @@ class FakeS3:
             def paginate(*, Bucket, Prefix):  # noqa: N803
                 keys = sorted(k for k in list(self.objects) if k.startswith(Prefix))
                 kind = "Contents" if name == "list_objects_v2" else "Versions"
-                return [{kind: [{"Key": k}]} for k in keys]
+                return [{kind: [{"Key": k, "LastModified": self.written.get(k, START)}]} for k in keys]
 
         return Pages
 
@@ -280,14 +343,35 @@ def test_every_object_is_written_once_locked_for_the_policy_s_years_and_under_th
         assert lock["ObjectLockMode"] == "GOVERNANCE"
         assert lock["ObjectLockRetainUntilDate"] == datetime(2032, 11, 1, 5, tzinfo=UTC)
         assert (lock["ServerSideEncryption"], lock["SSEKMSKeyId"]) == ("aws:kms", "arn:key")
-    assert (lock["ObjectLockRetainUntilDate"] - START).days >= 2191
+    assert (lock["ObjectLockRetainUntilDate"] - START).days >= 2192
+
+
+def test_the_lock_is_never_shorter_than_2192_days(s3, store):
+    """Six calendar years are 2191 days when only one 29 February is in them."""
+    created = datetime(2029, 3, 1, 5, 0, 0, 1, tzinfo=UTC)
+    assert (KEEP.until(created) - created).days == 2191
+    store.append(kind="x", execution="x", created=created, body={})
+    (lock,) = s3.locks.values()
+    assert lock["ObjectLockRetainUntilDate"] == datetime(2035, 3, 2, 5, 0, 1, tzinfo=UTC)  # S3 knows whole seconds
+
+
+def test_documents_are_listed_with_their_hashes_new_ones_and_those_that_were_named(s3, store):
+    for n, key in enumerate(("holds/Stack%2FBackup/a.json", "holds/other/b.json", "recoveries/c.json", "facts/d.json")):
+        s3.objects[ROOT + key] = b"%d" % n
+        s3.written[ROOT + key] = START + timedelta(days=n)
+    found = {d.key.removeprefix(ROOT): (d.sha256, d.bytes) for d in store.documents(None)}
+    assert found == {"holds/Stack%2FBackup/a.json": (sha256(b"0"), 1), "recoveries/c.json": (sha256(b"2"), 1)}
+    assert [d.key for d in store.documents(START + timedelta(days=1))] == [f"{ROOT}recoveries/c.json"]
+    known = {f"{ROOT}holds/Stack%2FBackup/a.json", f"{ROOT}holds/Stack%2FBackup/gone.json"}
+    assert len(store.documents(START + timedelta(days=1), known)) == 2
+    assert {f"{ROOT}{part}" for part in BESIDE} >= {key[: key.index("/", len(ROOT)) + 1] for key in known}
 
 
 def test_records_are_chained_and_verify_with_their_locks(s3, store):
     for n in range(3):
         append(store, n)
     objects = store.objects()
-    assert verify(objects, OWNER, Rules(keep_days=2191), store.locks(list(objects))).problems == ()
+    assert verify(objects, OWNER, Rules(keep_days=2192), store.locks(list(objects))).problems == ()
     assert store.newest("compliance-report").sequence == 3
     assert store.newest("other") is None
 
@@ -346,7 +430,7 @@ AS_OF = (START + timedelta(days=COUNT - 1, hours=1)).isoformat()
 def test_a_copy_on_disk_is_verified_without_aws(copy_on_disk):
     status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)
     assert (status, document["ok"]) == (0, True)
-    assert "6 records, 12 attachments, 2026-11-01 to 2026-11-06: whole" in told
+    assert "6 records, 12 attachments, 9 documents beside them (0 not recorded yet), 2026-11-01 to 2026-11-06" in told
     assert command("--directory", copy_on_disk / "compliance-backups" / "evidence", "--as-of", AS_OF)[0] == 0
     assert read_directory(copy_on_disk) == CHAIN
 
@@ -355,6 +439,10 @@ def test_the_command_fails_on_a_changed_byte_a_gap_and_a_wrong_head(copy_on_disk
     assert command("--directory", copy_on_disk, "--as-of", "2026-12-24T00:00:00Z")[0] == 1
     assert command("--directory", copy_on_disk, "--as-of", "2026-12-24T00:00:00Z", "--longest-gap-hours", 0)[0] == 0
     assert command("--directory", copy_on_disk, "--as-of", AS_OF, "--head", "0" * 64)[0] == 1
+    path = copy_on_disk / f"{ROOT}recovery-tests/weekly/3.json"
+    path.rename(copy_on_disk / "elsewhere")
+    assert f"{ROOT}recovery-tests/weekly/3.json is missing" in command("--directory", copy_on_disk, "--as-of", AS_OF)[2]
+    (copy_on_disk / "elsewhere").rename(path)
     path = copy_on_disk / RECORDS[1].attachments[0].key
     path.write_bytes(path.read_bytes() + b"\n")
     status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)

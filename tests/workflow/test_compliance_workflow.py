@@ -157,6 +157,82 @@ def test_a_changed_report_is_found_by_the_command_in_s3(local_aws, deployed, run
     assert main(["evidence", "verify", "--json", *where]) == 0
 
 
+def test_a_legal_hold_that_is_rewritten_is_found_by_the_next_report_and_by_the_command(
+    local_aws, deployed, run, capsys, tmp_path
+):
+    s3, bucket = local_aws.client("s3"), deployed["BACKUP_BUCKET"]
+    key = f"compliance-backups/evidence/holds/{OWNER}/20261123T020003.000000Z-{secrets.token_hex(6)}.json"
+    event = {
+        "schema": 1, "matter": "2026-17", "action": "placed", "at": "2026-11-23T02:00:03+00:00", "who": "counsel",
+        "why": "a case", "owner": OWNER, "points": ["logical-backups/x/y/z/"],
+    }  # fmt: skip
+    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(event).encode())
+    assert verdicts(report_of(local_aws, deployed, run()))["integrity.documents"] == "PASS"
+    released = json.dumps(event | {"points": ["another/"]}).encode()
+    version = s3.put_object(Bucket=bucket, Key=key, Body=released)["VersionId"]
+    for _ in range(2):  # until it is put right
+        report = report_of(local_aws, deployed, run())
+        (found,) = (c for c in report["checks"] if c["id"] == "integrity.documents")
+        assert (found["verdict"], f"{key} was written again" in found["reason"]) == ("FAIL", True)
+    where = ["--bucket", bucket, "--endpoint-url", local_aws.endpoint_url]
+    assert main(["evidence", "verify", "--json", *where]) == 1
+    assert f"{key} was altered" in capsys.readouterr().out
+    s3.delete_object(Bucket=bucket, Key=key, VersionId=version)
+    assert main(["evidence", "verify", "--json", *where]) == 0
+    assert verdicts(report_of(local_aws, deployed, run()))["integrity.documents"] == "PASS"
+    for name, data in store_of(local_aws, deployed).objects().items():  # and from a copy, without AWS
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert main(["evidence", "verify", "--json", "--directory", str(tmp_path)]) == 0
+    (tmp_path / key).unlink()
+    assert main(["evidence", "verify", "--json", "--directory", str(tmp_path)]) == 1
+    assert f"{key} is missing" in capsys.readouterr().out
+
+
+def test_an_owner_whose_whole_chain_was_deleted_is_still_known(local_aws, deployed, run, capsys):
+    run()
+    s3, bucket = local_aws.client("s3"), deployed["BACKUP_BUCKET"]
+    prefix = "compliance-backups/evidence/chain/"
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    markers = [(key, s3.delete_object(Bucket=bucket, Key=key)["VersionId"]) for key in keys]
+    assert main(["evidence", "verify", "--json", "--bucket", bucket, "--endpoint-url", local_aws.endpoint_url]) == 1
+    assert f"there is no evidence of {OWNER}" in capsys.readouterr().out
+    for key, version in markers:
+        s3.delete_object(Bucket=bucket, Key=key, VersionId=version)
+
+
+def test_who_can_delete_is_read_from_the_deployed_identity_policies(local_aws, deployed, run, capsys):
+    iam, name = local_aws.client("iam"), f"operator-{secrets.token_hex(4)}"
+    allowed = {
+        "Effect": "Allow",
+        "Action": "s3:DeleteObject*",
+        "Resource": f"arn:aws:s3:::{deployed['BACKUP_BUCKET']}/*",
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=document)
+    admin = iam.create_role(RoleName=f"{name}-admin", AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    managed = "arn:aws:iam::aws:policy/AdministratorAccess"
+    iam.attach_role_policy(RoleName=f"{name}-admin", PolicyArn=managed)
+    where = ["--key", deployed["BACKUP_KEY_ARN"], "--bucket", deployed["BACKUP_BUCKET"], "--cluster", "clinic"]
+    try:
+        report = report_of(local_aws, deployed, run())
+        capsys.readouterr()
+        assert main(["who-can-delete", "--json", *where, "--endpoint-url", local_aws.endpoint_url]) == 0
+        live = {row["what"]: row["who"] for row in json.loads(capsys.readouterr().out)["who_can_delete"]}
+    finally:
+        iam.detach_role_policy(RoleName=f"{name}-admin", PolicyArn=managed)
+        iam.delete_role_policy(RoleName=name, PolicyName="p")
+        for role in (name, f"{name}-admin"):
+            iam.delete_role(RoleName=role)
+    rows = {row["what"]: row["who"] for row in report["who_can_delete"]}
+    assert {arn, admin} <= set(rows["dump sets and evidence, with every version"])
+    assert (arn in rows["the backup key"], admin in rows["the backup key"]) == (False, True)
+    assert verdicts(report)["accessibility.deletion"] == "PASS"
+    assert {what: sorted(who) for what, who in live.items()}.items() <= rows.items()
+
+
 def test_a_report_that_cannot_be_stored_fails_the_workflow(run, monkeypatch):
     event = {"execution": "refused", "started": datetime.now(UTC).isoformat()}
     facts = gather_compliance.handler(event, None)

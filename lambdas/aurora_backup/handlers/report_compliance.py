@@ -9,7 +9,8 @@ from typing import Any
 from aurora_backup import compliance_settings, deployment
 from aurora_backup.compliance_metrics import metrics
 from aurora_backup.compliance_page import render
-from aurora_backup.compliance_report import KIND, build
+from aurora_backup.compliance_report import KIND, build, documents_beside
+from aurora_backup.evidence import DOCUMENTS
 from aurora_backup.evidence_store import EvidenceStore
 from aurora_backup.s3 import Bucket, make_client
 
@@ -32,8 +33,6 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     facts = bucket.read(str(event["facts"]))
     own = os.environ.get("CONTROLS_KEY")
     controls = bucket.read(own).decode() if own else None
-    report = build(json.loads(facts), expected, now=now, execution=str(event["execution"]), controls=controls)
-    document = report.document
     store = EvidenceStore(
         bucket.client,
         bucket.name,
@@ -42,6 +41,15 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         mode=compliance_settings.lock_mode(),
         kms_key=expected.key_arn,
     )
+    report = build(
+        json.loads(facts),
+        expected,
+        now=now,
+        execution=str(event["execution"]),
+        controls=controls,
+        before=store.document(KIND, "report.json"),
+    )
+    document = report.document
     written = store.append(
         kind=KIND,
         execution=str(event["execution"]),
@@ -51,6 +59,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
             "remediation_needed": document["remediation_needed"],
             "verifications": {v["name"]: v["verdict"] for v in document["verifications"]},
             "cluster": document["cluster"],
+            DOCUMENTS: documents_beside(json.loads(facts), now),
         },
         attachments={
             "report.json": report.to_json().encode(),
