@@ -1,6 +1,7 @@
 """The retention workflow on the local AWS: the synthesised state machine, the bundled functions, real snapshots.
 
-Time is given to the workflow: what was made a moment ago is old by the time that it decides by.
+Time is given to the workflow: what was made a moment ago is old by the time that it decides by. What goes wrong is
+wrong on the wire (`LocalAws.faulty`). Nothing wrong is deleted, and the plan and the alert say why.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from aurora_backup import tags
+from aurora_backup.handlers import act_on_retention, plan_retention
 from aurora_backup.ledger import CreationRecord, Ledger
 from aurora_backup.manifest import set_key
 from aurora_backup.policy import RetentionPolicy
 from aurora_backup.s3 import Bucket
 from aurora_backup.sweep import confirm
 from cdk_aurora_backup.assets import code_directory
+from local.faults import Fault
 from tests.synth.synthesis import Synthesised, backed_up, new_stack
 from tests.unit.retention_world import manifest_of
 
@@ -70,8 +73,10 @@ class Managed:
     aws: Any
     bucket: Bucket
     cluster: str
+    resource_id: str
     machine: str
     functions: dict[str, str]
+    queue: str
 
     @property
     def rds(self):
@@ -81,13 +86,36 @@ class Managed:
     def ledger(self):
         return Ledger(self.bucket)
 
-    def run(self, days: float, name: str | None = None) -> tuple[dict, dict]:
-        """Run the workflow as of so many days from now; the plan and the result that it wrote."""
+    def use(self) -> None:
+        """Make the functions this owner's."""
+        settings = _settings(self.bucket.name, self.resource_id)
+        for arn in self.functions.values():
+            self.aws.client("lambda").update_function_configuration(
+                FunctionName=arn, Environment={"Variables": settings}
+            )
+
+    def alerts(self) -> list[str]:
+        """What was told since the last time."""
+        sqs, found = self.aws.client("sqs"), []
+        while got := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in got:
+                sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+                found.append(message["Body"])
+        return found
+
+    def run(self, days: float, *faults: Fault, page_size: int | None = None) -> tuple[dict, dict]:
+        """Run the workflow as of so many days from now, with faults; the plan and the result that it wrote."""
+        with self.aws.faulty(*faults, page_size=page_size):
+            self._execute(days)
+        key = self.newest("plan.json")
+        return self.bucket.read_json(key), self.bucket.read_json(key.replace("plan.json", "result.json"))
+
+    def _execute(self, days: float) -> None:
         states = self.aws.client("stepfunctions")
         started = (datetime.now(UTC) + timedelta(days=days)).isoformat()
         arn = states.start_execution(
             stateMachineArn=self.machine,
-            name=name or f"run-{secrets.token_hex(4)}",
+            name=f"run-{secrets.token_hex(4)}",
             input=json.dumps({"started": started}),
         )["executionArn"]
 
@@ -97,8 +125,6 @@ class Managed:
 
         done = eventually(ended, 120)
         assert done["status"] == "SUCCEEDED", done
-        key = self.newest("plan.json")
-        return self.bucket.read_json(key), self.bucket.read_json(key.replace("plan.json", "result.json"))
 
     def newest(self, name):
         listed = self.bucket.client.list_objects_v2(
@@ -164,6 +190,21 @@ def functions(local_aws):
 @pytest.fixture
 def managed(local_aws, functions, definition):
     """Enforced and confirmed, of a real cluster of its own."""
+    with _managed(local_aws, functions, definition) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_aws, functions, definition):
+    """Another one, with an expired snapshot and an expired set, for tests in which nothing goes."""
+    with _managed(local_aws, functions, definition) as world:
+        world.points = [world.snapshot(), world.snapshot(), world.dump_set(-1, world.resource_id)]
+        world.dump_set(0, world.resource_id)
+        yield world
+
+
+@contextlib.contextmanager
+def _managed(local_aws, functions, definition):
     made = f"retention-{secrets.token_hex(4)}"
     rds, s3 = local_aws.client("rds"), local_aws.client("s3")
     rds.create_db_cluster(
@@ -179,16 +220,15 @@ def managed(local_aws, functions, definition):
     s3.create_bucket(
         Bucket=made, CreateBucketConfiguration={"LocationConstraint": local_aws.region}, ObjectLockEnabledForBucket=True
     )
-    topic = local_aws.client("sns").create_topic(Name=made)["TopicArn"]
-    for arn in functions.values():
-        local_aws.client("lambda").update_function_configuration(
-            FunctionName=arn, Environment={"Variables": _settings(made, cluster["DbClusterResourceId"])}
-        )
+    sns, sqs = local_aws.client("sns"), local_aws.client("sqs")
+    topic, queue = sns.create_topic(Name=made)["TopicArn"], sqs.create_queue(QueueName=made)["QueueUrl"]
+    told = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=told, Attributes={"RawMessageDelivery": "true"})
     machine = local_aws.client("stepfunctions").create_state_machine(
         name=made, roleArn=ROLE, definition=_with_references(definition, functions, topic)
     )["stateMachineArn"]
-    world = Managed(local_aws, Bucket(s3, made), made, machine, functions)
-    world.resource_id = cluster["DbClusterResourceId"]
+    world = Managed(local_aws, Bucket(s3, made), made, cluster["DbClusterResourceId"], machine, functions, queue)
+    world.use()
     confirm(world.bucket, OWNER, at=datetime.now(UTC), **WHO)
     yield world
     rds.delete_db_cluster(DBClusterIdentifier=world.cluster, SkipFinalSnapshot=True)
@@ -291,6 +331,8 @@ def test_a_clock_ten_years_ahead_deletes_nothing_and_says_so(managed):
     assert result["outcomes"] == []
     assert any("is wrong or backups have stopped" in reason for reason in plan["refused"])
     assert managed.found(snapshot, "available")
+    (alert,) = managed.alerts()
+    assert "is wrong or backups have stopped" in alert
 
 
 def test_a_new_cluster_of_the_same_name_does_not_inherit_the_old_ones_expiry(managed):
@@ -339,3 +381,129 @@ def test_the_last_good_set_is_held_by_the_workflow_and_let_go_when_a_newer_one_i
     managed.bucket.client.delete_object(
         Bucket=managed.bucket.name, Key=listed[0]["Key"], VersionId=listed[0]["VersionId"]
     )
+
+
+# --- What goes wrong on the wire
+
+
+PAGE_OF_SNAPSHOTS = Fault(operation="rds:DescribeDBClusterSnapshots", sends="Marker", code="InvalidParameterValue")
+PAGE_OF_SETS = Fault(operation="s3:ListObjectVersions", sends="key-marker", code="InternalError", status=500)
+THROTTLED = Fault(operation="rds:DescribeDBClusterSnapshots")
+PAGE_OF_RECORDS = Fault(operation="s3:ListObjectsV2", sends="continuation-token", code="InvalidArgument")
+LOCKS = Fault(operation="s3:GetObjectLegalHold", code="AccessDenied", status=403)
+
+
+@pytest.mark.parametrize(
+    ("fault", "source"),
+    [
+        pytest.param(PAGE_OF_SNAPSHOTS, "RDS cluster snapshots", id="page 2 of the snapshots"),
+        pytest.param(PAGE_OF_SETS, "dump sets", id="page 2 of the sets"),
+        pytest.param(THROTTLED, "RDS cluster snapshots", id="throttled for good"),
+    ],
+)
+def test_what_cannot_be_read_to_its_end_stops_every_deletion_and_is_told(undisturbed, fault, source):
+    undisturbed.use()
+    undisturbed.alerts()
+    plan, result = undisturbed.run(6, fault, page_size=1)
+
+    assert stopped(undisturbed, plan, fault) == [source]
+    assert (result["refused"], result["outcomes"]) == (plan["refused"], [])
+    (alert,) = undisturbed.alerts()
+    assert source in alert
+    assert fault.code in alert
+
+
+@pytest.mark.parametrize(
+    ("fault", "sources"),
+    [
+        pytest.param(PAGE_OF_RECORDS, ["RDS cluster snapshots", "dump sets"], id="page 2 of the creation records"),
+        pytest.param(LOCKS, ["legal holds"], id="a lock that cannot be read"),
+    ],
+)
+def test_records_and_holds_that_cannot_be_read_stop_every_deletion(undisturbed, monkeypatch, fault, sources):
+    """The handlers, in this process: what is on the wire is the same."""
+    for name, value in _settings(undisturbed.bucket.name, undisturbed.resource_id).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", undisturbed.aws.endpoint_url)
+    started = (datetime.now(UTC) + timedelta(days=6)).isoformat()
+    with undisturbed.aws.faulty(fault, page_size=1):
+        planned = plan_retention.handler({"execution": fault.code, "started": started}, None)
+        done = act_on_retention.handler({"plan": planned["plan"], "findings": planned["findings"]}, None)
+
+    assert stopped(undisturbed, undisturbed.bucket.read_json(planned["plan"]), fault)[: len(sources)] == sources
+    assert (done["deleted"], done["tell"]) == (0, True)
+
+
+def stopped(managed, plan, fault):
+    """What could not be read, each by the fault's code; everything that would have gone is still there."""
+    assert all(there(managed, point) for point in managed.points)
+    assert plan["refused"]
+    begin = "could not be read completely, so nothing is deleted: "
+    assert all(reason.startswith(begin) and fault.code in reason for reason in plan["refused"])
+    return [reason.removeprefix(begin).split(":")[0] for reason in plan["refused"]]
+
+
+def there(managed, point):
+    return managed.found(point, "available") if point.startswith("arn:") else len(managed.bucket.keys(point)) == 2
+
+
+def test_a_snapshot_that_stays_creating_is_waited_for_and_never_deleted(undisturbed):
+    undisturbed.use()
+    name = f"on-demand-{secrets.token_hex(4)}"
+    undisturbed.record("cluster-snapshot", name)
+    with undisturbed.aws.faulty(creating=[name]):
+        made = undisturbed.rds.create_db_cluster_snapshot(
+            DBClusterSnapshotIdentifier=name,
+            DBClusterIdentifier=undisturbed.cluster,
+            Tags=tags.tag_list(tags.ours(OWNER, f"run-{name}")),
+        )["DBClusterSnapshot"]["DBClusterSnapshotArn"]
+        plan = undisturbed.call(
+            "plan_retention", execution=name, started=(datetime.now(UTC) + timedelta(days=6)).isoformat()
+        )
+        document = undisturbed.bucket.read_json(plan["plan"])
+        found = next(d for d in document["decisions"] if d["identifier"] == made)
+        assert (found["action"], found["rule"], found["reason"]) == ("wait", "pending", "still being made")
+        assert undisturbed.found(name, "creating")
+    eventually(lambda: undisturbed.found(name, "available"))
+    undisturbed.rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
+
+
+def test_throttling_now_and_then_is_waited_out_and_a_deletion_that_fails_for_good_keeps_no_other(managed):
+    stays, goes = managed.snapshot(), managed.dump_set(-1, managed.resource_id)
+    managed.dump_set(0, managed.resource_id)
+    plan, result = managed.run(
+        6,
+        Fault(operation="rds:DescribeDBClusterSnapshots", after=1, times=3),
+        Fault(operation="s3:ListObjectVersions", code="SlowDown", status=503, after=1, times=2),
+        Fault(operation="rds:DeleteDBClusterSnapshot"),
+        page_size=1,
+    )
+
+    assert plan["refused"] == []
+    outcomes = {o["identifier"]: o for o in result["outcomes"]}
+    assert {i: o["state"] for i, o in outcomes.items()} == {stays: "failed", goes: "deleted"}
+    assert "Throttling" in outcomes[stays]["reason"]
+    assert managed.found(stays, "available")
+    assert managed.bucket.keys(goes) == []
+    (alert,) = managed.alerts()
+    assert stays in alert
+    assert "Throttling" in alert
+
+    assert [o["state"] for o in managed.run(days=6)[1]["outcomes"]] == ["deleted"]
+    assert managed.found(stays) is None
+
+
+def test_tags_that_are_forged_between_plan_and_delete_keep(managed):
+    stranger = managed.snapshot()
+    managed.dump_set(0, managed.resource_id)
+    plan = managed.call(
+        "plan_retention", execution="forged", started=(datetime.now(UTC) + timedelta(days=6)).isoformat()
+    )
+    assert plan["deletions"] == 1
+    forged = tags.tag_list(tags.ours(OWNER, "another-run"))
+    managed.rds.add_tags_to_resource(ResourceName=stranger, Tags=forged)
+    done = managed.call("act_on_retention", plan=plan["plan"], findings=[])
+
+    (outcome,) = managed.bucket.read_json(done["result"])["outcomes"]
+    assert (outcome["state"], outcome["reason"]) == ("kept", "unrecorded: not ours: no creation record names it")
+    assert managed.found(stranger, "available")
