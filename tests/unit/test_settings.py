@@ -60,8 +60,14 @@ def test_the_compression_is_the_policy_s():
         _ = Settings.from_environment({**GOOD, "RETENTION_POLICY": "{"}).compression
 
 
-def test_the_shipped_certificate_authorities_can_be_loaded():
+@pytest.mark.parametrize(
+    ("region", "here", "elsewhere"),
+    [("eu-central-1", {"eu-central-1", "us-east-1"}, {"cn-north-1"}), ("cn-north-1", {"cn-north-1"}, {"us-east-1"})],
+)
+def test_the_shipped_certificate_authorities_are_those_of_the_partition(monkeypatch, region, here, elsewhere):
+    monkeypatch.setenv("AWS_REGION", region)
     context = ssl.create_default_context(cafile=default_root_certificate())
     names = {str(dict(x[0] for x in c["subject"]).get("commonName")) for c in context.get_ca_certs()}
-    assert "Amazon RDS eu-central-1 Root CA RSA2048 G1" in names
-    assert "Amazon RDS us-east-1 Root CA ECC384 G1" in names
+    for kind in ("RSA2048", "RSA4096", "ECC384"):
+        assert {f"Amazon RDS {one} Root CA {kind} G1" for one in here} <= names
+        assert not {f"Amazon RDS {one} Root CA {kind} G1" for one in elsewhere} & names
