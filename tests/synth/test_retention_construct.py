@@ -10,19 +10,32 @@ from aws_cdk import aws_backup as backup
 
 from aurora_backup.policy import RetentionPolicy
 from cdk_aurora_backup.alerts import BackupAlerts
+from cdk_aurora_backup.backup_bucket import BackupBucket
+from cdk_aurora_backup.backup_key import BackupKey
+from cdk_aurora_backup.functions import BackupFunctions
 from cdk_aurora_backup.retention import RetentionManager
-from tests.synth.synthesis import Synthesised, backed_up, new_stack, states
+from tests.synth.synthesis import Synthesised, imported_cluster, new_stack, some_clients, states
 
 
 def managed(policy=None, *, vaults=("some-vault",), lineage=()):
-    """A manager beside the one that AuroraBackup makes: it is given what the test is about."""
+    """A manager and the least that it needs."""
     stack = new_stack()
-    whole = backed_up(stack, **({"policy": policy} if policy else {}))
+    policy = policy or RetentionPolicy.hipaa()
+    target = imported_cluster(stack)
+    key = BackupKey(stack, "Key").key
     RetentionManager(
         stack,
         "Sweep",
-        functions=whole.functions,
-        alerts=BackupAlerts(stack, "SweepAlerts", key=whole.key, cluster=whole.target.cluster),
+        functions=BackupFunctions(
+            stack,
+            "Functions",
+            target=target,
+            policy=policy,
+            bucket=BackupBucket(stack, "Storage", key=key, policy=policy).bucket,
+            key=key,
+            clients=some_clients(stack),
+        ),
+        alerts=BackupAlerts(stack, "SweepAlerts", key=key, cluster=target.cluster),
         vaults=[backup.BackupVault.from_backup_vault_name(stack, name, name) for name in vaults],
         lineage=lineage,
     )
@@ -118,8 +131,8 @@ def test_no_function_may_bypass_object_lock_or_touch_a_vault(made):
         }
 
 
-def test_aurora_backup_has_a_manager_that_looks_at_its_own_vault(made):
-    environment = made.named("AWS::Lambda::Function", "BackupRetentionPlan")["Environment"]["Variables"]
+def test_aurora_backup_has_a_manager_that_looks_at_its_own_vault(default):
+    environment = default.named("AWS::Lambda::Function", "BackupRetentionPlan")["Environment"]["Variables"]
 
     (vault,) = json.loads(environment["BACKUP_VAULTS"])
     assert re.match(r"<BackupSnapshots\w*Vault", vault)
