@@ -335,7 +335,7 @@ DRIFTS = (
         "denial-spares-a-stranger",
         "accessibility.deletion",
         "role/stranger, which is no break-glass role",
-        "Deploy the stack again",
+        "deploy the stack again",
         _spared_stranger,
     ),
     Drift(

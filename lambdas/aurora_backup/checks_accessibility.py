@@ -161,8 +161,9 @@ ACCESSIBILITY = (
         id="accessibility.deletion",
         title="Who can delete is known, and nobody but the break-glass roles is spared from the denials of deletion",
         level=Level.DECLARED,
-        remedy="Deploy the stack again: the named policy was changed outside it. Find out from CloudTrail by whom, and "
-        "what was deleted since.",
+        remedy="Where the reason names somebody who is spared: deploy the stack again, since that policy was changed "
+        "outside it, and find out from CloudTrail by whom and what was deleted since. Where something could not be "
+        "read: let the role of the gathering function call iam:GetAccountAuthorizationDetails.",
         run=_deletion,
     ),
     CheckSpec(

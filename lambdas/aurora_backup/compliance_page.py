@@ -48,12 +48,12 @@ def render(document: Mapping[str, Any]) -> str:
         *_objectives(document),
         *_timeline(document["timeline"]),
         *_recovery_tests(document["recovery_tests"]),
-        *_costs(document["costs"]),
-        Html(section_html(document["forecast"])),  # escapes by itself
         *_controls(document),
         *_checks(document),
         *_holds(document["legal_holds"]),
         *_deleters(document["who_can_delete"]),
+        *_costs(document["costs"]),
+        Html(section_html(document["forecast"])),  # escapes by itself
         _footer(document),
     )
     return page(f"{document['compliance_status']}: backups of {cluster}, {document['generated_at'][:10]}", style, body)
@@ -106,9 +106,14 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
             tag("code", row["check"]),
             tag("h3", f"Expected: {row['title']}"),
             tag("p", name(row["reason"])),
-            tag("p", tag("b", "Remedy. "), row["remedy"], class_="remedy"),
+            tag("p", tag("b", "Remedy. "), _prose(row["remedy"]), class_="remedy"),
             class_=f"finding {row['verdict']}",
         )
+
+
+def _prose(text: str) -> Html:
+    """A text in which what stands between backticks is code."""
+    return join(tag("code", part) if n % 2 else part for n, part in enumerate(text.split("`")))
 
 
 def _objectives(document: Mapping[str, Any]) -> Iterable[Html]:
@@ -261,7 +266,7 @@ def _controls(document: Mapping[str, Any]) -> Iterable[Html]:
             join(
                 [
                     tag("small", "Shown by ", ", ".join(_shorter(c["checks"], every))) if c["checks"] else None,
-                    tag("small", "Not shown: ", name(c["organisational"])),
+                    tag("small", "Not shown: ", name(_prose(c["organisational"]))),
                 ]
             ),
         ]
@@ -301,7 +306,7 @@ def _check(row: Mapping[str, Any]) -> Html:
         tag(
             "div",
             tag("p", name(row["reason"])),
-            tag("p", tag("small", "Remedy "), row["remedy"]) if row["verdict"] != "PASS" else None,
+            tag("p", tag("small", "Remedy "), _prose(row["remedy"])) if row["verdict"] != "PASS" else None,
             tag("p", tag("code", row["id"]), tag("small", f" looked at {row['examined']}")),
             tag("ul", *evidence, class_="evidence"),
             class_="in",

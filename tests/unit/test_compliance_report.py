@@ -345,6 +345,17 @@ def test_the_page_is_made_for_dark_print_and_phone():
         assert wanted in text
 
 
+def test_what_is_folded_on_a_screen_is_printed():
+    style = re.search(r"<style>(.*?)</style>", render(document()), re.DOTALL)[1]
+    assert "details::details-content{display:block;content-visibility:visible" in style[style.index("@media print") :]
+
+
+def test_code_in_a_text_is_shown_as_code_and_escaped():
+    found = document(damaged())
+    found["findings"][0]["remedy"] = "Run `a <b>` now, or `c"
+    assert "Run <code>a &lt;b&gt;</code> now, or <code>c</code>" in render(found)
+
+
 def test_elements_are_closed_in_the_order_in_which_they_were_opened():
     text = render(document(damaged()))
     open_elements = []
