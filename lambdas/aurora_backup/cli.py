@@ -2,7 +2,7 @@
 
 Ctrl-C, SIGTERM and SIGHUP end it in order (uploads are aborted, programs killed) with 128 and the signal's number.
 Every subcommand takes `--json` and then prints one JSON document on standard output; messages and progress go to
-standard error. Another module adds its subcommand to `COMMANDS`.
+standard error. Another module adds its subcommand to `COMMANDS`, by name: it is loaded when it is called.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup import access_cli, adoption_cli, evidence_cli, retention_cli
 from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
@@ -311,29 +311,56 @@ def _table(text: str) -> tuple[str, str]:
     return first, second
 
 
+def _from(module: str, name: str) -> Callable[[Any], Any]:
+    """Return the function `name` of a module of ours that is loaded when it is called."""
+
+    def call(argument: Any) -> Any:
+        return getattr(import_module(f"aurora_backup.{module}"), name)(argument)
+
+    return call
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("dump", "make a set of one database", _dump_arguments, _dump),
     Command("verify", "verify a set", _verify_arguments, _verify),
     Command("restore-dump", "restore a set, or one table of it, and compare", _restore_arguments, _restore),
     Command("engine", "what the long-running engine runs", _engine_arguments, _engine),
-    Command("forecast", "what a policy will keep and cost", retention_cli.forecast_arguments, retention_cli.forecast),
-    Command("hold", "legal holds", retention_cli.hold_arguments, retention_cli.hold),
-    Command("retention", "the retention manager's plan", retention_cli.retention_arguments, retention_cli.retention),
     Command(
-        "adopt", "put a recovered cluster in its predecessor's place", adoption_cli.add_arguments, adoption_cli.run
+        "forecast",
+        "what a policy will keep and cost",
+        _from("retention_cli", "forecast_arguments"),
+        _from("retention_cli", "forecast"),
     ),
-    Command("evidence", "check that evidence is whole", evidence_cli.add_arguments, evidence_cli.run),
-    Command("who-can-delete", "who can delete backups now", access_cli.add_arguments, access_cli.run),
+    Command("hold", "legal holds", _from("retention_cli", "hold_arguments"), _from("retention_cli", "hold")),
+    Command(
+        "retention",
+        "the retention manager's plan",
+        _from("retention_cli", "retention_arguments"),
+        _from("retention_cli", "retention"),
+    ),
+    Command(
+        "adopt",
+        "put a recovered cluster in its predecessor's place",
+        _from("adoption_cli", "add_arguments"),
+        _from("adoption_cli", "run"),
+    ),
+    Command(
+        "evidence", "check that evidence is whole", _from("evidence_cli", "add_arguments"), _from("evidence_cli", "run")
+    ),
+    Command(
+        "who-can-delete", "who can delete backups now", _from("access_cli", "add_arguments"), _from("access_cli", "run")
+    ),
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all subcommands."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all subcommands; with `only`, of that one: the others' arguments are left out."""
     root = argparse.ArgumentParser(prog="aurora-backup", description=__doc__.splitlines()[0])
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary)
-        command.arguments(sub)
+        if only in {None, command.name}:
+            command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON document")
         sub.add_argument("--verbose", action="store_true", help="log what is done")
         sub.set_defaults(run=command.run)
@@ -342,7 +369,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(words[0] if words else "").parse_args(words)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
