@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
+import traceback
 from dataclasses import replace
 
 import pytest
 
 from aurora_backup import catalog, cli, deployment
-from aurora_backup.errors import ConnectionFailed, LogicalBackupFailed, PreflightFailed, SettingsError
+from aurora_backup.errors import BackupError, ConnectionFailed, LogicalBackupFailed, PreflightFailed, SettingsError
 from aurora_backup.handlers import conclude_logical_backup, dump, find_instance, preflight, verify
 from aurora_backup.ledger import Ledger
+from aurora_backup.manifest import set_key
 from aurora_backup.policy import RetentionPolicy
 from aurora_backup.postgres import Login, Session
-from tests.unit.dumping import ROWS, leftovers
+from tests.unit.dumping import ROWS, STARTED, leftovers
 
 CANARY = "canary-p4ssw0rd"
 
@@ -98,6 +100,28 @@ def test_one_bad_database_hides_no_other(deployed, event, sample, empty, postgre
     assert 'database "nowhere" does not exist' in causes["nowhere"]
     assert "schema clinic (GRANT USAGE ON it)" in causes[sample.dbname]
     assert CANARY not in json.dumps(checked)
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_password_that_is_refused_is_in_no_log_exception_or_alert(
+    deployed, event, empty, postgres, monkeypatch, caplog, good
+):
+    """Refused at the snapshot session, or (good: 1) later, at pg_dump, when it has been rotated meanwhile."""
+    passwords = iter([postgres.password] * good)
+    login = Login(postgres.user, lambda: next(passwords, CANARY))
+    monkeypatch.setattr(deployment, "secret_login", lambda _arn: login)
+    key = set_key("logical-backups", event["cluster"]["resource_id"], f"{empty.dbname}-{good}", STARTED)
+    with caplog.at_level("INFO"), pytest.raises(BackupError, match="password authentication failed") as caught:
+        dump.handler(_one(event, {"name": empty.dbname, "set": key, "bytes": 1}), Context())
+    trace = traceback.format_exception(caught.value)
+    told = json.dumps({"errorMessage": str(caught.value), "errorType": "DumpFailed", "stackTrace": trace})
+    with pytest.raises(LogicalBackupFailed, match="password authentication failed") as alert:
+        conclude_logical_backup.handler(
+            {"results": [{"database": empty.dbname, "error": "DumpFailed", "cause": told}]}, None
+        )
+    for text in (told, str(alert.value), caplog.text, repr(login)):
+        assert CANARY not in text
+        assert postgres.password not in text
 
 
 def test_every_unreadable_object_is_named_with_its_remedy(own_sample, postgres):
