@@ -12,12 +12,16 @@ from __future__ import annotations
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import jsii
 
 from aurora_backup.policy import RetentionPolicy
-from cdk_aurora_backup.retention_rules import RULES, check
+from cdk_aurora_backup.retention_rules import RULES, check, nested_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAME = "BackupRetention"
 _FIX = "docs/rules.md of cdk-aurora-backup, {rule}: what to do, and when to acknowledge it"
@@ -53,8 +57,7 @@ class BackupRetentionChecks:
 
     def validate(self, context: cdk.IPolicyValidationContext) -> cdk.PolicyValidationPluginReport:
         """Read the app's templates and report each rule that is broken, with the resources that break it."""
-        templates = {path: json.loads(Path(path).read_text("utf-8")) for path in context.template_paths}
-        found = check(templates, self._policy)
+        found = check(*_templates(context.template_paths, self._policy))
         titles = {rule.id: rule.title for rule in RULES}
         violations = [
             cdk.PolicyViolation(
@@ -75,3 +78,32 @@ class BackupRetentionChecks:
             for rule, message in dict.fromkeys((f.rule, f.message) for f in found)
         ]
         return cdk.PolicyValidationPluginReport(success=not violations, violations=violations)
+
+
+def _templates(
+    paths: Iterable[str], policy: RetentionPolicy
+) -> tuple[dict[str, Any], RetentionPolicy, dict[tuple[str, str], str]]:
+    """What `check` takes: the templates by path, with those of nested stacks, which CDK does not name by itself."""
+    templates: dict[str, Any] = {}
+    nested: dict[tuple[str, str], str] = {}
+    waiting = [Path(path) for path in paths]
+    while waiting:
+        path = waiting.pop(0)
+        if str(path) in templates or not path.exists():
+            continue
+        templates[str(path)] = body = json.loads(path.read_text("utf-8"))
+        for logical_id, file in nested_in(body, _files(path.parent)).items():
+            nested[str(path), logical_id] = str(path.parent / file)
+            waiting.append(path.parent / file)
+    return templates, policy, nested
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """The file of each asset of an assembly, by the hash that its URL holds."""
+    manifests = [json.loads(path.read_text("utf-8")) for path in sorted(directory.glob("*.assets.json"))]
+    return {
+        name: str(asset["source"]["path"])
+        for manifest in manifests
+        for name, asset in manifest.get("files", {}).items()
+        if "path" in asset.get("source", {})
+    }

@@ -1,14 +1,15 @@
 """The rules of BackupRetentionChecks: what CloudFormation templates say of Aurora clusters and their backups. Pure.
 
 They read plain templates, however those were made. A value that is only known at deployment (an intrinsic function) is
-not judged, on purpose; a reference from one template to another is followed where an export shows the way.
+not judged, on purpose; a reference from one template to another is followed where an export, or the parameters and
+outputs of a nested stack, show the way.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurora_backup.policy import AutomatedTier, LifecycleRule, PolicyError, RetentionPolicy, StorageClass, Transition
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _CLUSTER, _VAULT, _PLAN = "AWS::RDS::DBCluster", "AWS::Backup::BackupVault", "AWS::Backup::BackupPlan"
 _SELECTION, _BUCKET, _RULE = "AWS::Backup::BackupSelection", "AWS::S3::Bucket", "AWS::Events::Rule"
+_ALARM, _FAILED = "AWS::CloudWatch::Alarm", "BACKUP_JOB_FAILED"
+_NESTED = "AWS::CloudFormation::Stack"
 _POLICIES = {
     "AWS::IAM::Role": "Policies",
     "AWS::IAM::Policy": None,
@@ -60,16 +63,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class App:
-    """Every template of an app, by path."""
+    """Every template of an app, by path.
+
+    nested: the template of each nested stack, by the template and the logical id that nest it.
+    """
 
     templates: Mapping[str, Mapping[str, Any]]
+    nested: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def of(self, *types: str) -> Iterator[Resource]:
         """Its resources of some types."""
         for path, template in self.templates.items():
             for name, body in (template.get("Resources") or {}).items():
                 if isinstance(body, dict) and body.get("Type") in types:
-                    yield Resource(path, name, body["Type"], body.get("Properties") or {}, body)
+                    yield Resource(path, name, body["Type"], _object(body.get("Properties")), body)
 
     def clusters(self) -> Iterator[Resource]:
         """Aurora clusters; one whose engine is known only at deployment counts as one."""
@@ -79,21 +86,39 @@ class App:
                 yield cluster
 
     def refers_to(self, value: Any, template: str, target: Resource) -> bool:
-        """Whether a value in a template is, or is made of, a reference to a resource; through exports too."""
+        """Whether a value in a template is, or is made of, a reference to a resource, also in another template."""
         if isinstance(value, list):
             return any(self.refers_to(item, template, target) for item in value)
         if not isinstance(value, dict):
             return False
-        if template == target.template:
-            attribute = value.get("Fn::GetAtt")
-            name = attribute.split(".")[0] if isinstance(attribute, str) else (attribute or [None])[0]
-            if target.logical_id in (value.get("Ref"), name):
-                return True
+        name, attribute = _attribute(value)
+        here = template == target.template and target.logical_id in (value.get("Ref"), name)
+        if here or self._given(value.get("Ref"), template, target) or self._told(name, attribute, template, target):
+            return True
         if "Fn::ImportValue" in value:
             return self.exported(value["Fn::ImportValue"], target)
         if isinstance(sub := value.get("Fn::Sub"), str) and template == target.template:
             return f"${{{target.logical_id}}}" in sub or f"${{{target.logical_id}." in sub
         return any(self.refers_to(item, template, target) for item in value.values())
+
+    def _given(self, parameter: Any, template: str, target: Resource) -> bool:
+        """Whether a nested stack's parameter is given a reference to the resource."""
+        for (outer, logical_id), inner in self.nested.items():
+            if inner == template:
+                body = _object(self.templates[outer]["Resources"][logical_id].get("Properties"))
+                given = _object(body.get("Parameters"))
+                named = isinstance(parameter, str) and parameter in given
+                if named and self.refers_to(given[parameter], outer, target):
+                    return True
+        return False
+
+    def _told(self, stack: Any, attribute: str, template: str, target: Resource) -> bool:
+        """Whether a nested stack's output is made of a reference to the resource."""
+        inner = self.nested.get((template, stack)) if isinstance(stack, str) else None
+        if inner is None or not attribute.startswith("Outputs."):
+            return False
+        output = (self.templates[inner].get("Outputs") or {}).get(attribute.removeprefix("Outputs."))
+        return isinstance(output, dict) and self.refers_to(output.get("Value"), inner, target)
 
     def exported(self, name: Any, target: Resource) -> bool:
         """Whether an export of this name is made of a reference to the resource."""
@@ -106,10 +131,39 @@ class App:
         )
 
 
-def check(templates: Mapping[str, Mapping[str, Any]], policy: RetentionPolicy) -> list[Finding]:
-    """Every finding, in the order of the rules."""
-    app = App(templates)
+def _attribute(value: Mapping[str, Any]) -> tuple[Any, str]:
+    """Logical id and attribute of a Fn::GetAtt, however it is written; (None, "") for anything else."""
+    given = value.get("Fn::GetAtt")
+    parts = given.split(".", 1) if isinstance(given, str) else given
+    if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[1], str):  # noqa: PLR2004  its form
+        return None, ""
+    return parts[0], parts[1]
+
+
+def nested_in(template: Mapping[str, Any], assets: Mapping[str, str]) -> dict[str, str]:
+    """The file of each nested stack that a template names, by logical id. assets: file by the hash in its URL."""
+    found = {}
+    for resource in App({"": template}).of(_NESTED):
+        url = json.dumps(resource.properties.get("TemplateURL"))
+        file = next((file for name, file in assets.items() if name in url), None)
+        if file is not None:
+            found[resource.logical_id] = file
+    return found
+
+
+def check(
+    templates: Mapping[str, Mapping[str, Any]],
+    policy: RetentionPolicy,
+    nested: Mapping[tuple[str, str], str] | None = None,
+) -> list[Finding]:
+    """Every finding, in the order of the rules. nested: as in `App`."""
+    app = App(templates, nested or {})
     return [Finding(rule.id, *found) for rule in RULES for found in rule.check(app, policy)]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """An object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> int | None:
@@ -145,14 +199,21 @@ def _selects(app: App, selection: Resource, cluster: Resource) -> bool:
     named = [_names(app, one, selection, cluster) for one in _list(chosen.get("Resources"))]
     tags = _tags(cluster)
     wanted = [t for t in _list(chosen.get("ListOfTags")) if isinstance(t, dict)]
-    by_tag = any(tags.get(t.get("ConditionKey")) in (t.get("ConditionValue"), ...) for t in wanted)
+    by_tag = any(_has(tags, t.get("ConditionKey"), t.get("ConditionValue")) for t in wanted)
     # Conditions narrow what Resources names; only StringEquals is followed, the others are taken to hold.
     narrowed = [
-        tags.get(str(c.get("ConditionKey", "")).removeprefix("aws:ResourceTag/")) in (c.get("ConditionValue"), ...)
-        for c in _list((chosen.get("Conditions") or {}).get("StringEquals"))
+        _has(tags, c.get("ConditionKey"), c.get("ConditionValue"))
+        for c in _list(_object(chosen.get("Conditions")).get("StringEquals"))
         if isinstance(c, dict)
     ]
     return (any(named) and all(narrowed)) or by_tag
+
+
+def _has(tags: Mapping[str, Any], key: Any, value: Any) -> bool:
+    """Whether a resource has a tag; one that is known only at deployment is taken to be there."""
+    if not (isinstance(key, str) and isinstance(value, str)):
+        return True
+    return tags.get(key.removeprefix("aws:ResourceTag/")) in (value, ...)
 
 
 def _names(app: App, value: Any, selection: Resource, cluster: Resource) -> bool:
@@ -172,10 +233,11 @@ def _names(app: App, value: Any, selection: Resource, cluster: Resource) -> bool
     return not is_another and any(word in text for word in ('"Fn::ImportValue"', '"Ref"')) and ":table" not in text
 
 
-def _tags(resource: Resource) -> dict[Any, Any]:
+def _tags(resource: Resource) -> dict[str, Any]:
     """Tags by key; `...` stands for a value that is known only at deployment."""
     tags = [t for t in _list(resource.properties.get("Tags")) if isinstance(t, dict)]
-    return {t.get("Key"): t["Value"] if isinstance(t.get("Value"), str) else ... for t in tags}
+    named = [t for t in tags if isinstance(t.get("Key"), str)]
+    return {t["Key"]: t["Value"] if isinstance(t.get("Value"), str) else ... for t in named}
 
 
 def _list(value: Any) -> list[Any]:
@@ -236,11 +298,28 @@ def _windows(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str,
 
 
 def _unwatched(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
-    patterns = [r.properties.get("EventPattern") for r in app.of(_RULE)]
-    if any(isinstance(p, dict) and "aws.backup" in _list(p.get("source")) for p in patterns):
-        return
-    for cluster in app.clusters():
-        yield cluster, "Properties", "no EventBridge rule of this app hears of failed AWS Backup jobs"
+    heard = (
+        *(_hears_of_backup(_object(r.properties.get("EventPattern")).get("source")) for r in app.of(_RULE)),
+        *(a.properties.get("Namespace") == "AWS/Backup" for a in app.of(_ALARM)),
+        *(
+            _FAILED in _list(_object(v.properties.get("Notifications")).get("BackupVaultEvents"))
+            for v in app.of(_VAULT)
+        ),
+    )
+    if not any(heard):
+        for cluster in app.clusters():
+            yield cluster, "Properties", "no rule, alarm or vault of this app tells of failed AWS Backup jobs"
+
+
+def _hears_of_backup(source: Any) -> bool:
+    """Whether an event pattern's source lets AWS Backup through; a matcher that is not simple is taken to."""
+    matchers = [one for one in _list(source) if isinstance(one, dict)]
+    prefixes = [one["prefix"] for one in matchers if isinstance(one.get("prefix"), str)]
+    return (
+        "aws.backup" in _list(source)
+        or any("aws.backup".startswith(prefix) for prefix in prefixes)
+        or len(matchers) > len(prefixes)
+    )
 
 
 # --- Vaults, plans, buckets, permissions -----------------------------------------------------------------------------
@@ -298,7 +377,7 @@ def _lifecycle(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, s
         lifecycle = bucket.properties.get("LifecycleConfiguration")
         for n, rule in enumerate(_list(lifecycle.get("Rules")) if isinstance(lifecycle, dict) else []):
             try:
-                _as_lifecycle(rule)
+                _as_lifecycle(_object(rule))
             except PolicyError as error:
                 where = f"Properties.LifecycleConfiguration.Rules.{n}"
                 yield bucket, where, f"S3 will refuse the whole lifecycle: {error}"
@@ -321,7 +400,8 @@ def _as_lifecycle(rule: Mapping[str, Any]) -> None:
 def _sharing(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
     for resource in app.of(*_POLICIES):
         for where, document in _documents(resource):
-            for statement in _list(document.get("Statement")):
+            given = document.get("Statement")
+            for statement in [given] if isinstance(given, dict) else _list(given):
                 if isinstance(statement, dict) and _may_share(statement):
                     yield (
                         resource,
@@ -343,12 +423,23 @@ def _documents(resource: Resource) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _may_share(statement: Mapping[str, Any]) -> bool:
-    actions, resources = (
-        value if isinstance(value, list) else [value] for value in (statement.get("Action"), statement.get("Resource"))
-    )
-    patterns = [re.escape(a.lower()).replace(r"\*", ".*") for a in actions if isinstance(a, str)]
-    granted = any(re.fullmatch(p, action.lower()) for p in patterns for action in _SHARING)
-    return statement.get("Effect") == "Allow" and granted and "*" in resources
+    def patterns(name: str) -> list[re.Pattern[str]]:
+        value = statement.get(name)
+        texts = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
+        return [re.compile(re.escape(text.lower()).replace(r"\*", ".*")) for text in texts]
+
+    granted = any(p.fullmatch(action.lower()) for p in patterns("Action") for action in _SHARING)
+    spared = patterns("NotAction")
+    if "NotAction" in statement:
+        granted = any(not any(p.fullmatch(action.lower()) for p in spared) for action in _SHARING)
+    return statement.get("Effect") == "Allow" and granted and _every_snapshot(statement.get("Resource"))
+
+
+def _every_snapshot(resource: Any) -> bool:
+    """Whether a Resource names every snapshot there is: `*`, or an ARN that ends so."""
+    given = resource if isinstance(resource, list) else [resource]
+    texts = [one if isinstance(one, str) else json.dumps(one).rstrip('"}] ') for one in given]
+    return any(text == "*" or text.endswith((":cluster-snapshot:*", ":snapshot:*")) for text in texts)
 
 
 RULES: tuple[Rule, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,8 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_s3 as s3
 from aws_cdk import cloudformation_include as include
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aurora_backup.policy import RetentionPolicy
 from cdk_aurora_backup.retention_checks import NAME, BackupRetentionChecks
@@ -238,6 +241,72 @@ def test_a_well_kept_app_has_no_finding_also_when_the_plan_is_in_another_stack(t
     assert (report["conclusion"], rules(report)) == ("success", {})
 
 
+# --- Two odd ones ----------------------------------------------------------------------------------------------------
+
+
+def plan_of(scope, *resources):
+    """A plan that keeps long enough, and a selection of these, as bare L1."""
+    rule = {"ruleName": "r", "targetBackupVault": "v", "lifecycle": {"deleteAfterDays": 2192}}
+    plan = backup.CfnBackupPlan(scope, "Plan", backup_plan={"backupPlanName": "x", "backupPlanRule": [rule]})
+    chosen = {"selectionName": "s", "iamRoleArn": "arn", "resources": list(resources)}
+    backup.CfnBackupSelection(scope, "Selection", backup_plan_id=plan.ref, backup_selection=chosen)
+
+
+def bare(scope, name, **more):
+    """A cluster that breaks BR03, BR05, BR06 and BR08, whatever chooses it."""
+    return rds.CfnDBCluster(scope, name, engine="aurora-postgresql", backup_retention_period=35, **more)
+
+
+def test_nested_stacks_are_looked_into_and_references_are_followed_in_and_out(tmp_path):
+    app = cdk.App(outdir=str(tmp_path), context=CONTEXT)
+    out, into = cdk.Stack(app, "Out"), cdk.Stack(app, "In")
+    inner = bare(cdk.NestedStack(out, "Data"), "Chosen")
+    bare(cdk.NestedStack(out, "More"), "Missed")
+    arn = "arn:aws:rds:${AWS::Region}:${AWS::AccountId}:cluster:${Db}"
+    plan_of(out, cdk.Fn.sub(arn, {"Db": inner.ref}))  # through an output
+    outer = bare(into, "Chosen")
+    bare(into, "Missed")
+    plan_of(cdk.NestedStack(cdk.NestedStack(into, "Care"), "Deep"), outer.attr_db_cluster_arn)  # through parameters
+    everything = ["In/Chosen", "In/Missed", "Out/Data/Chosen", "Out/More/Missed"]
+    assert rules(synthesised(app)) == {
+        "BR01": ["In/Missed", "Out/More/Missed"],
+        **dict.fromkeys(("BR03", "BR05", "BR06", "BR08"), everything),
+    }
+
+
+def test_a_stage_and_a_cluster_that_is_all_tokens(tmp_path):
+    app = cdk.App(outdir=str(tmp_path), context=CONTEXT)
+    stage = cdk.Stage(app, "Prod")
+    data, care = cdk.Stack(stage, "Data"), cdk.Stack(stage, "Care")
+    plan_of(care, bare(data, "Db").attr_db_cluster_arn)  # through an export
+    stack = cdk.Stack(app, "Tokens")
+
+    def told(name, kind="String"):
+        return cdk.CfnParameter(stack, name, type=kind)
+
+    cdk.CfnCondition(stack, "IsProd", expression=cdk.Fn.condition_equals(told("Stage").value_as_string, "prod"))
+    rds.CfnDBCluster(
+        stack,
+        "Db",
+        engine=told("Engine").value_as_string,
+        backup_retention_period=told("Days", "Number").value_as_number,
+        deletion_protection=cdk.Fn.condition_if("IsProd", True, False),
+        storage_encrypted=True,
+        kms_key_id=told("Key").value_as_string,
+        copy_tags_to_snapshot=cdk.Fn.condition_if("IsProd", True, False),
+        preferred_backup_window=told("Window").value_as_string,
+        preferred_maintenance_window="mon:04:00-mon:05:00",
+        tags=[cdk.CfnTag(key="backup", value=told("Tag").value_as_string)],
+    )
+    plan_of(stack)
+    in_stage = ["Prod/Data/Db"]
+    assert rules(synthesised(app)) == {
+        "BR01": ["Tokens/Db"],
+        **dict.fromkeys(("BR03", "BR05", "BR06"), in_stage),
+        "BR08": [*in_stage, "Tokens/Db"],
+    }
+
+
 # --- The form of a plugin --------------------------------------------------------------------------------------------
 
 
@@ -359,6 +428,93 @@ def test_only_a_permission_on_every_snapshot_is_sharing():
     assert breaks("BR14", P=policy("*", "*")) == ["P"]
     assert breaks("BR14", P=policy("rds:Describe*", "*")) == []
     assert breaks("BR14", P=policy(name, "arn:aws:rds:r:a:cluster-snapshot:awsbackup:*")) == []
+
+
+def test_a_permission_is_read_however_it_is_written():
+    name = "rds:ModifyDBClusterSnapshotAttribute"
+    one = {"Effect": "Allow", "Action": name, "Resource": "*"}
+    assert breaks("BR14", P=("AWS::IAM::ManagedPolicy", {"PolicyDocument": {"Statement": one}})) == ["P"]
+    but = {"Effect": "Allow", "Resource": "*"}
+    for spared, found in ((["iam:*"], ["P"]), (["rds:*"], []), (["rds:ModifyDB*"], [])):
+        document = {"Statement": [{**but, "NotAction": spared}]}
+        assert breaks("BR14", P=("AWS::IAM::Policy", {"PolicyDocument": document})) == found
+    assert breaks("BR14", P=policy(name, "arn:aws:rds:*:*:cluster-snapshot:*")) == ["P"]
+    joined = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, ":rds:r:a:snapshot:*"]]}
+    assert breaks("BR14", P=policy(name, [joined])) == ["P"]
+
+
+@pytest.mark.parametrize(
+    ("source", "heard"),
+    [(["aws.backup"], True), ([{"prefix": "aws.b"}], True), ([{"prefix": "aws.rds"}], False), (["aws.rds"], False),
+     ([{"anything-but": ["aws.ec2"]}], True), ({"Ref": "P"}, False), (None, False)],
+)  # fmt: skip
+def test_failures_are_heard_of_by_whatever_pattern_lets_them_through(source, heard):
+    rule = ("AWS::Events::Rule", {"EventPattern": {"source": source}})
+    assert breaks("BR08", Db=(CLUSTER, GOOD), R=rule) == ([] if heard else ["Db"])
+
+
+def test_a_vault_s_notifications_and_an_alarm_tell_of_failures_too():
+    vault = "AWS::Backup::BackupVault"
+    for event, found in (("BACKUP_JOB_FAILED", []), ("RESTORE_JOB_FAILED", ["Db"])):
+        told = {"Notifications": {"BackupVaultEvents": [event], "SNSTopicArn": "x"}}
+        assert breaks("BR08", Db=(CLUSTER, GOOD), V=(vault, told)) == found
+    for namespace, found in (("AWS/Backup", []), ("AWS/RDS", ["Db"])):
+        assert breaks("BR08", Db=(CLUSTER, GOOD), A=("AWS::CloudWatch::Alarm", {"Namespace": namespace})) == found
+
+
+ODD = [None, "", 0, -1, True, [], {}, [None], [[]], {"Ref": "P"}, {"Ref": ["x"]}, {"Fn::GetAtt": "Db.Arn"},
+       {"Fn::GetAtt": ["Db"]}, {"Fn::GetAtt": {"a": 1}}, {"Fn::If": ["C", {"Ref": "Db"}, {"Ref": "AWS::NoValue"}]},
+       {"Fn::Sub": ["${Db}", {"Db": {"Ref": "Db"}}]}, {"Fn::ImportValue": {"Fn::Sub": "x"}}, "x" * 300]  # fmt: skip
+EVERYTHING = app_of(
+    Db=(CLUSTER, {**GOOD, "DBClusterIdentifier": "clinic", "Tags": [{"Key": "stage", "Value": "prod"}]}),
+    S=(
+        SELECT,
+        {
+            "BackupSelection": {
+                "Resources": [ARN, "*"],
+                "NotResources": [ARN],
+                "ListOfTags": [{**STAGE, "ConditionValue": "dev"}],
+                "Conditions": {"StringEquals": [{**STAGE, "ConditionValue": "prod"}]},
+            }
+        },
+    ),
+    V=("AWS::Backup::BackupVault", {"LockConfiguration": {"MinRetentionDays": 7}}),
+    P=("AWS::Backup::BackupPlan", {"BackupPlan": {"BackupPlanRule": [{"Lifecycle": {"DeleteAfterDays": 35}}]}}),
+    B=(
+        "AWS::S3::Bucket",
+        {
+            "LifecycleConfiguration": {
+                "Rules": [
+                    {"ExpirationInDays": 35, "Transitions": [{"TransitionInDays": 90, "StorageClass": "GLACIER"}]}
+                ]
+            }
+        },
+    ),
+    I=policy("rds:*", "*"),
+    R=("AWS::IAM::Role", {"Policies": [{"PolicyDocument": {"Statement": []}}]}),
+    E=("AWS::Events::Rule", {"EventPattern": {"source": ["aws.backup"]}}),
+    N=("AWS::CloudFormation::Stack", {"TemplateURL": "x", "Parameters": {"P": {"Ref": "Db"}}}),
+)
+
+
+def paths_into(value, path=()):
+    """Every path into a document but its root."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        yield from paths_into(item, (*path, name))
+
+
+@settings(max_examples=400, deadline=None)
+@given(path=st.sampled_from([p for p in paths_into(EVERYTHING["t"]) if len(p) > 2]), odd=st.sampled_from(ODD))
+def test_no_template_however_odd_breaks_a_rule_s_check(path, odd):
+    templates = copy.deepcopy(EVERYTHING)
+    holder = templates["t"]
+    for step in path[:-1]:
+        holder = holder[step]
+    holder[path[-1]] = odd
+    check({**templates, "inner": EVERYTHING["t"]}, RetentionPolicy.hipaa(), {("t", "N"): "inner"})
 
 
 def test_a_rule_that_keeps_for_ever_is_long_enough():
