@@ -27,6 +27,8 @@ _CLUSTER_KEYS = {
 _VPC_KEYS = {"vpc_id": True, "availability_zones": True, "isolated_subnet_ids": True, "isolated_route_table_ids": False}
 _LOCK_KEYS = {"mode": True, "min_days": False, "max_days": False, "cooling_off_days": False, "acknowledgement": False}
 _COPY_KEYS = {"vault_arn": True, "rules": False, "keep_days": False, "bounds": False}
+_CAPACITY_KEYS = {"min": True, "max": True}
+_MOST_CAPACITY = 256
 _REPLICA_KEYS = {"bucket_name": True, "account": True, "region": True, "key_alias": True, "prefixes": False}
 
 
@@ -46,6 +48,9 @@ class AppConfig:
     imported_vpc: Mapping[str, Any] | None = None
     create_endpoints: bool = True
     database_name: str | None = None
+    engine_version: str | None = None
+    readers: int = 1
+    capacity: Mapping[str, float] | None = None
     databases: tuple[str, ...] = ()
     content_digest: bool = False
     policy: RetentionPolicy | None = None
@@ -61,6 +66,10 @@ class AppConfig:
     replicate_to: tuple[Mapping[str, Any], ...] = ()
     audit: bool = False
     restore_testing: bool = False
+    heartbeat: bool | None = None
+    lineage: tuple[str, ...] = ()
+    test_instance_class: str = "db.t4g.medium"
+    validation: Mapping[str, Any] | None = None
     tags: Mapping[str, str] | None = None
 
     @property
@@ -214,6 +223,23 @@ def _lock(key: str, value: Any) -> Mapping[str, Any]:
     return found
 
 
+def _capacity(key: str, value: Any) -> Mapping[str, float]:
+    found = _object(_CAPACITY_KEYS)(key, value)
+    for name, number in found.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not (0 < number <= _MOST_CAPACITY):
+            raise _wrong(f"{key}.{name}", f"Aurora capacity units, more than 0 and at most {_MOST_CAPACITY}", number)
+    if found["min"] > found["max"]:
+        raise _wrong(key, "a min that is not above its max", value)
+    return found
+
+
+def _resource_ids(key: str, value: Any) -> tuple[str, ...]:
+    found = _list(key, value)
+    if not all(re.fullmatch(r"cluster-[A-Z0-9]+", item) for item in found):
+        raise _wrong(key, "resource ids of clusters, cluster-...", value)
+    return found
+
+
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:
     found = _as_json(key, value)
     if not isinstance(found, dict):
@@ -238,6 +264,9 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "imported-vpc": _object(_VPC_KEYS),
     "create-endpoints": _flag,
     "database-name": _text(r"[A-Za-z][A-Za-z0-9_]{0,62}", "letters, digits and underscores, a letter first"),
+    "engine-version": _text(r"\d+\.\d+", "a version of Aurora PostgreSQL, for example 17.9"),
+    "readers": _whole(0, 14),
+    "capacity": _capacity,
     "databases": _list,
     "content-digest": _flag,
     "policy": _mapping,
@@ -253,5 +282,9 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "replicate-to": _objects(_REPLICA_KEYS),
     "audit": _flag,
     "restore-testing": _flag,
+    "heartbeat": _flag,
+    "lineage": _resource_ids,
+    "test-instance-class": _text(r"db\.[a-z0-9]+(-[a-z]+)?\.[a-z0-9]+", "an instance class, for example db.t4g.medium"),
+    "validation": _mapping,
     "tags": _tags,
 }

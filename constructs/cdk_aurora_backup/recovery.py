@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from aws_cdk import Stack
 from constructs import Construct
 
+from aurora_backup.errors import SettingsError
+from aurora_backup.recovery_settings import Validation
 from cdk_aurora_backup.baselines import Baselines
+from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.heartbeat import Heartbeat
 from cdk_aurora_backup.janitor import Janitor
 from cdk_aurora_backup.native_restore_test import NativeRestoreTest
@@ -54,6 +57,10 @@ class Recovery(Construct):
         super().__init__(scope, construct_id)
         told: dict[str, str] = {}
         if validation:
+            try:
+                Validation.read(validation)
+            except SettingsError as error:
+                raise SynthError(f"Recovery.{error}") from None
             told["VALIDATION"] = Stack.of(self).to_json_string(dict(validation))
         if lineage:
             told["LINEAGE"] = Stack.of(self).to_json_string(list(lineage))

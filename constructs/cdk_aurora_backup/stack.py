@@ -70,6 +70,9 @@ class AuroraBackupStack(Stack):
                 key=key,
                 policy=config.effective_policy,
                 database_name=config.database_name,
+                version=_version(config.engine_version),
+                readers=config.readers,
+                **_capacity(config.capacity),
                 deletion_protection=not config.is_dev,
                 removal_policy=removal,
             ).details
@@ -96,6 +99,10 @@ class AuroraBackupStack(Stack):
             replicate_to=[_replica(given) for given in config.replicate_to],
             audit=config.audit,
             restore_testing=config.restore_testing,
+            heartbeat=config.heartbeat,
+            validation=config.validation,
+            lineage=config.lineage,
+            test_instance_class=config.test_instance_class,
             removal_policy=removal,
         )
         self._outputs(target)
@@ -192,6 +199,14 @@ class AuroraBackupStack(Stack):
             secret=secretsmanager.Secret.from_secret_complete_arn(self, "Secret", secret) if secret else None,
             key=kms.Key.from_key_arn(self, "ClusterKey", key) if key else None,
         )
+
+
+def _capacity(given: Any) -> dict[str, Any]:
+    return {f"{bound}_capacity": units for bound, units in (given or {}).items()}
+
+
+def _version(given: str | None) -> rds.AuroraPostgresEngineVersion | None:
+    return rds.AuroraPostgresEngineVersion.of(given, given.partition(".")[0]) if given else None
 
 
 def _vault_lock(given: Any) -> VaultLock | None:

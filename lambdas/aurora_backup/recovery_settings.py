@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
@@ -18,22 +19,54 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_RULES = {"tolerances", "recency", "recent_within_minutes", "checks"}
+_CHECK = {each.name for each in fields(UserCheck)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What recovery tests ask beside their own checks, as the user wrote it.
+
+    tolerances: table -> the share of its rows by which it may differ. recency: database -> SQL for the newest
+    transaction; recent_within: how much older than the recovery point its answer may be. checks: database -> checks.
+    """
+
+    tolerances: dict[str, float] = field(default_factory=dict)
+    recency: dict[str, str] = field(default_factory=dict)
+    recent_within: timedelta | None = None
+    checks: dict[str, tuple[UserCheck, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, rules: Mapping[str, Any]) -> Self:
+        """Read `{"tolerances", "recency", "recent_within_minutes", "checks"}`, none of them needed.
+
+        Raises:
+            SettingsError: `validation`, the key, the rule and the value.
+
+        """
+        if unknown := sorted(set(rules) - _RULES):
+            raise SettingsError(f"validation.{unknown[0]} is not a setting; there are {', '.join(sorted(_RULES))}")
+        minutes = rules.get("recent_within_minutes")
+        return cls(
+            tolerances={table: _number(f"tolerances.{table}", v) for table, v in _object(rules, "tolerances").items()},
+            recency={name: _text(f"recency.{name}", sql) for name, sql in _object(rules, "recency").items()},
+            recent_within=None if minutes is None else timedelta(minutes=_number("recent_within_minutes", minutes)),
+            checks={name: _checks(name, given) for name, given in _object(rules, "checks").items()},
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecoverySettings:
     """The environment of the recovery functions. JSON variables name the field at fault when they are malformed.
 
     POLICY is RETENTION_POLICY's. LINEAGE: list of earlier resource ids of this cluster. TEST_ISOLATION:
-    `{"subnet_group", "security_groups", "instance_class"}`. VALIDATION: `{"tolerances": {table: share}, "recency":
-    {database: SQL}, "recent_within_minutes": n, "checks": {database: [{"name", "sql", "expected", "reason"}]}}`.
+    `{"subnet_group", "security_groups", "instance_class"}`. VALIDATION: as `Validation.read` takes it.
     """
 
     policy: RetentionPolicy
     lineage: frozenset[str] = frozenset()
     isolation: Isolation | None = None
-    tolerances: dict[str, float] = field(default_factory=dict)
-    recency: dict[str, str] = field(default_factory=dict)
-    recent_within: timedelta | None = None
-    checks: dict[str, tuple[UserCheck, ...]] = field(default_factory=dict)
+    validation: Validation = field(default_factory=Validation)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -50,20 +83,12 @@ class RecoverySettings:
             raise SettingsError("RETENTION_POLICY must be set, and is missing") from None
         except PolicyError as error:
             raise SettingsError(f"RETENTION_POLICY: {error}") from None
-        rules = _read(env, "VALIDATION", {})
         try:
-            minutes = rules.get("recent_within_minutes")
-            return cls(
-                policy=policy,
-                lineage=frozenset(map(str, _read(env, "LINEAGE", []))),
-                isolation=_isolation(env),
-                tolerances={str(k): float(v) for k, v in rules.get("tolerances", {}).items()},
-                recency={str(k): str(v) for k, v in rules.get("recency", {}).items()},
-                recent_within=None if minutes is None else timedelta(minutes=float(minutes)),
-                checks={k: tuple(UserCheck(**c) for c in v) for k, v in rules.get("checks", {}).items()},
-            )
+            lineage, isolation = frozenset(map(str, _read(env, "LINEAGE", []))), _isolation(env)
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise SettingsError(f"VALIDATION, LINEAGE or TEST_ISOLATION is malformed: {error}") from None
+            raise SettingsError(f"LINEAGE or TEST_ISOLATION is malformed: {error}") from None
+        rules = Validation.read(_object({"VALIDATION": _read(env, "VALIDATION", {})}, "VALIDATION"))
+        return cls(policy=policy, lineage=lineage, isolation=isolation, validation=rules)
 
     @property
     def beat(self) -> timedelta:
@@ -80,6 +105,37 @@ class RecoverySettings:
         if self.isolation is None:
             raise SettingsError("TEST_ISOLATION must be set, and is missing or empty")
         return self.isolation
+
+
+def _object(rules: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = rules.get(key, {})
+    if not isinstance(found, dict):
+        raise SettingsError(f"validation.{key} must be an object, got {found!r}")
+    return found
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise SettingsError(f"validation.{key} must be a number, zero or more, got {value!r}")
+    return float(value)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"validation.{key} must be text, got {value!r}")
+    return value
+
+
+def _checks(database: str, given: Any) -> tuple[UserCheck, ...]:
+    key = f"checks.{database}"
+    if not isinstance(given, list):
+        raise SettingsError(f"validation.{key} must be a list, got {given!r}")
+    found = []
+    for number, each in enumerate(given):
+        if not isinstance(each, dict) or set(each) != _CHECK:
+            raise SettingsError(f"validation.{key}[{number}] must have {', '.join(sorted(_CHECK))}, got {each!r}")
+        found.append(UserCheck(**{name: _text(f"{key}[{number}].{name}", text) for name, text in each.items()}))
+    return tuple(found)
 
 
 @lru_cache(maxsize=1)

@@ -156,3 +156,8 @@ def test_a_heartbeat_without_an_endpoint_is_refused(monkeypatch):
     monkeypatch.setattr(module, "imported_cluster", lambda stack, **o: original(stack, **{**o, "endpoint": None}))
     with pytest.raises(SynthError, match=r"Heartbeat needs ClusterDetails\.endpoint"):
         recovery_stack()
+
+
+def test_a_validation_that_could_not_be_read_is_refused_at_synth():
+    with pytest.raises(SynthError, match=r"^Recovery\.validation\.tolerence is not a setting; there are checks, "):
+        recovery_stack(validation={"tolerence": {}})

@@ -42,7 +42,19 @@ def imported() -> Synthesised:
 def government() -> Synthesised:
     """A team's, in GovCloud, with the settings that no other setting depends on."""
     return deployable(
-        {**OF_A_TEAM, "region": "us-gov-west-1", "architecture": "x86_64", "reserved-concurrency": "none"}
+        {
+            **OF_A_TEAM,
+            "region": "us-gov-west-1",
+            "architecture": "x86_64",
+            "reserved-concurrency": "none",
+            "engine-version": "16.11",
+            "readers": 2,
+            "capacity": {"min": 1, "max": 64},
+            "heartbeat": False,
+            "lineage": ["cluster-BEFORE"],
+            "test-instance-class": "db.r8g.large",
+            "validation": {"tolerances": {"clinic.visits": 0.5}},
+        }
     )
 
 
@@ -189,6 +201,22 @@ def test_the_other_architecture_is_used_throughout(government):
     assert {tuple(layer["CompatibleArchitectures"]) for layer in government.all("AWS::Lambda::LayerVersion")} == {
         ("x86_64",)
     }
+
+
+def test_a_new_cluster_has_the_size_and_the_version_that_are_asked_for(government):
+    cluster = government.one("AWS::RDS::DBCluster")
+    assert cluster["EngineVersion"] == "16.11"
+    assert cluster["ServerlessV2ScalingConfiguration"] == {"MinCapacity": 1, "MaxCapacity": 64}
+    assert len(government.ids("AWS::RDS::DBInstance")) == 3
+
+
+def test_recovery_tests_are_as_the_settings_say(government):
+    told = [f["Environment"]["Variables"] for f in government.all("AWS::Lambda::Function")]
+    assert {v["LINEAGE"] for v in told if "LINEAGE" in v} == {'["cluster-BEFORE"]'}
+    assert {v["VALIDATION"] for v in told if "VALIDATION" in v} == {'{"tolerances":{"clinic.visits":0.5}}'}
+    (isolation,) = {v["TEST_ISOLATION"] for v in told if "TEST_ISOLATION" in v}
+    assert '"instance_class":"db.r8g.large"' in isolation
+    assert not [n for n in government.ids("AWS::Lambda::Function") if "Heartbeat" in n]
 
 
 def test_an_account_with_a_small_pool_of_concurrency_can_use_it_unreserved(government):

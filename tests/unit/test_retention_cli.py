@@ -169,6 +169,28 @@ def test_the_plan_prints_its_metrics(world, capsys):
     assert {m["Name"] for m in whole["_aws"]["CloudWatchMetrics"][0]["Metrics"]} <= set(whole)
 
 
+def test_aws_backup_s_points_count_against_the_quota(world, capsys, monkeypatch):
+    monkeypatch.setenv("BACKUP_VAULTS", '["vault"]')
+    world.backup.points["vault"] = [
+        {"RecoveryPointArn": f"arn:{n}", "ResourceType": "Aurora", "Status": "COMPLETED", "CreationDate": NOW}
+        for n in range(3)
+    ]
+    world.snapshot("young", 1)
+    world.dump_set(NOW - timedelta(days=1))
+    plan_retention.handler({"execution": "run-1", "started": NOW.isoformat()}, None)
+
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["SnapshotQuotaUsed"] == 4.0
+
+
+def test_a_last_good_set_that_could_not_be_held_is_told(world, monkeypatch):
+    last = world.dump_set(NOW)
+    monkeypatch.setattr(world.bucket.client, "put_object_legal_hold", lambda **_: None)
+    _, done = plan_and_act(NOW + timedelta(days=46))
+
+    assert [(o["identifier"], o["state"]) for o in done["unheld"]] == [(last, "failed")]
+    assert done["tell"] is True
+
+
 def test_without_prices_for_the_region_the_metrics_say_no_cost(world, capsys, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "mars-1")
     world.snapshot("young", 1)

@@ -25,9 +25,9 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         before=before,
         after=after,
         beat=options.beat,
-        recent_within=options.recent_within,
-        tolerances=options.tolerances,
-        reasons={check.name: check.reason for checks in options.checks.values() for check in checks},
+        recent_within=options.validation.recent_within,
+        tolerances=options.validation.tolerances,
+        reasons={check.name: check.reason for checks in options.validation.checks.values() for check in checks},
     )
     result = validate(store.facts(event["read"]["facts"]), expected)
     first_query = deployment.moment("first_query", event["read"]["first_query"])

@@ -42,8 +42,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         deadline=time.monotonic() + left,
         count_seconds=left / 3,
         integrity=True,
-        recency=options.recency,
-        checks=options.checks,
+        recency=options.validation.recency,
+        checks=options.validation.checks,
     )
     facts = read_facts(open_session, settings.databases or found, questions)
     return {"facts": store.keep_facts(plan, facts), "first_query": first_query.isoformat()}

@@ -34,7 +34,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         with open_session("postgres") as session:
             names = tuple(discover(session))
     left = context.get_remaining_time_in_millis() / 1000 - _MARGIN
-    questions = Questions(clock=time.monotonic, deadline=time.monotonic() + left, recency=options.recency)
+    questions = Questions(clock=time.monotonic, deadline=time.monotonic() + left, recency=options.validation.recency)
     facts = read_facts(open_session, names, questions)
     store = RecoveryStore(deployment.bucket(settings))
     return {"baseline": store.keep_baseline(settings.cluster_resource_id, facts), "failed": facts.failed}
