@@ -35,7 +35,9 @@ MAX_PART = 5 * 1024 * MIB
 MAX_OBJECT = 5 * 1024 * 1024 * MIB
 PIPE_BYTES = MIB
 _FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive is far larger than expected
-_BASE = 24 * MIB  # 9,500 of them hold 239 GB: enough for a 150 GB database whose archive is 1.5 times its size
+_FINE_PARTS = 400  # the first ones are small: the shorter the last part of an archive, the sooner it is complete
+_FINE = 8 * MIB
+_BASE = 24 * MIB  # 9,100 of them hold 229 GB: enough for a 150 GB database whose archive is 1.5 times its size
 _SMALL = 64 * MIB  # what is expected to be smaller is cut finer, and takes less memory
 _SMALL_BASE = 8 * MIB  # 9,500 of them hold 79 GB, and the last 500 grow, should the expectation be wrong
 _GROWTH = 1.5
@@ -46,8 +48,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PartPlan:
-    """How a stream is cut. base: bytes of each of the first 9,500 parts. buffers: parts held in memory at once.
+    """How a stream is cut. base: bytes of most parts. buffers: parts held in memory at once.
 
+    The first 400 parts have at most 8 MiB, though their buffers begin at `base`, so that memory is spoken for at once.
     budget: the most bytes that all buffers together may take. Parts after the first 9,500 double every hundred as far
     as the budget allows, in no fewer than two buffers.
     """
@@ -58,6 +61,8 @@ class PartPlan:
 
     def size(self, number: int) -> int:
         """Bytes of part `number`, counted from 1."""
+        if number <= _FINE_PARTS:
+            return min(self.base, _FINE)
         if number <= _FLAT_PARTS:
             return self.base
         doublings = 1 + (number - _FLAT_PARTS - 1) // 100
@@ -82,8 +87,9 @@ def plan_parts(expected: int, *, budget: int, threads: int) -> PartPlan:
         SettingsError: the budget is too small for two parts of the size that 10,000 parts demand.
 
     """
-    base = max(_SMALL_BASE if expected < _SMALL else _BASE, -(-int(expected * _GROWTH) // _FLAT_PARTS // MIB) * MIB)
-    base = min(base, -(-MAX_OBJECT // _FLAT_PARTS // MIB) * MIB)
+    usual = _FLAT_PARTS - _FINE_PARTS
+    base = max(_SMALL_BASE if expected < _SMALL else _BASE, -(-int(expected * _GROWTH) // usual // MIB) * MIB)
+    base = min(base, -(-MAX_OBJECT // usual // MIB) * MIB)
     buffers = min(threads + 1, budget // base)
     if buffers < 2:  # noqa: PLR2004  one is filled while one is sent
         raise SettingsError(
@@ -242,7 +248,7 @@ class Upload:
                 continue
             if self._allotted > allowed:
                 self._allotted -= 1
-            elif len(buffer) == wanted:
+            elif len(buffer) >= wanted:
                 return buffer
             else:
                 del buffer

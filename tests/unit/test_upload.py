@@ -25,11 +25,11 @@ def test_a_plan_keeps_the_budget_and_never_meets_the_part_limit(expected, budget
     try:
         plan = plan_parts(expected, budget=budget, threads=threads)
     except SettingsError:
-        assert budget < 2 * max(24 * MIB, expected * 1.5 / 9500 + MIB)
+        assert budget < 2 * max(24 * MIB, expected * 1.5 / 9100 + MIB)
         assert expected >= 64 * MIB
         return
     assert plan.base * plan.buffers <= budget
-    for number in (1, 9_500, 9_501, 9_800, MAX_PARTS):
+    for number in (1, 400, 401, 9_500, 9_501, 9_800, MAX_PARTS):
         assert 5 * MIB <= plan.size(number) <= MAX_PART
         assert plan.size(number) * plan.buffers_for(number) <= budget
     assert plan.capacity >= min(1.5 * expected, MAX_OBJECT)
@@ -62,8 +62,13 @@ def test_parts_grow_when_an_archive_is_far_larger_than_expected():
     assert plan.capacity > 9_500 * 24 * MIB
 
 
+def test_the_first_parts_are_small_so_that_the_last_of_a_usual_archive_is():
+    plan = plan_parts(GB, budget=256 * MIB, threads=3)
+    assert [plan.size(n) // MIB for n in (1, 400, 401, 9_500)] == [8, 8, 24, 24]
+
+
 def test_a_budget_too_small_for_the_database_is_refused_with_the_number():
-    with pytest.raises(SettingsError, match=r"memory budget must be at least 302 MiB for a database of 1\d+ bytes"):
+    with pytest.raises(SettingsError, match=r"memory budget must be at least 316 MiB for a database of 1\d+ bytes"):
         plan_parts(10**12, budget=256 * MIB, threads=3)
 
 
@@ -204,6 +209,7 @@ def test_a_slow_s3_holds_the_reader_back_instead_of_filling_memory():
 
 def test_parts_that_grow_stay_within_the_budget(monkeypatch):
     monkeypatch.setattr("aurora_backup.upload._FLAT_PARTS", 3)
+    monkeypatch.setattr("aurora_backup.upload._FINE_PARTS", 0)
     plan = PartPlan(base=1000, buffers=4, budget=4000)
     assert [plan.size(n) for n in (3, 4, 200)] == [1000, 2000, 2000]
     data = os.urandom(20_500)
