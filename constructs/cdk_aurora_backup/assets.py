@@ -37,6 +37,7 @@ SDK_SERVICES = frozenset(
         "cloudwatch",
         "codebuild",
         "events",
+        "iam",
         "kms",
         "lambda",
         "logs",
