@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _OPERATION = "GetAccountAuthorizationDetails"
 _END = b"</Policies>"
+# What MiniStack attaches for an empty list parameter of a template (the role that `cdk bootstrap` makes): no policy.
+_NOTHING = b"<member><PolicyName></PolicyName><PolicyArn></PolicyArn></member>"
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -28,7 +30,7 @@ def _with_managed_policies(theirs: Callable[[dict[str, Any]], Answer]) -> Callab
             record for record in iam._aws_managed_policies.values() if f"<PolicyArn>{record['Arn']}<".encode() in body
         )
         members = "".join(_member(record) for record in attached).encode()
-        return status, headers, body.replace(_END, members + _END)
+        return status, headers, body.replace(_END, members + _END).replace(_NOTHING, b"")
 
     return answer
 
