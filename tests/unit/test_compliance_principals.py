@@ -139,6 +139,7 @@ def test_patterns_meet_wherever_a_text_matches_both(one, other, text):
 # --- Resource policies and identity policies together ----------------------------------------------------------------
 
 ADMIN, SWEEP = f"arn:aws:iam::{ACCOUNT}:role/admin", f"arn:aws:iam::{ACCOUNT}:role/sweep"
+ELSEWHERE = f"arn:aws:iam::{'2' * 12}:role/x"
 IDENTITIES = {
     "principals": [
         {"arn": ADMIN, "may": {t.name: "always" for t in TARGETS}},
@@ -166,7 +167,7 @@ def who(target, guards, identities=IDENTITIES):
         ([SWEEP], {}),  # spared, and its own policies do not let it
         ([f"arn:aws:iam::{ACCOUNT}:role/*"], {ADMIN: "always"}),
         ([ROOT], {ROOT: "always"}),
-        (["arn:aws:iam::222222222222:role/x"], {"arn:aws:iam::222222222222:role/x": "always"}),
+        ([ELSEWHERE], {ELSEWHERE: "always"}),
     ],
 )
 def test_a_denial_leaves_those_that_it_spares_and_that_are_allowed(spared, shown):
