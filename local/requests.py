@@ -74,6 +74,8 @@ def _routes(service: str, method: str) -> tuple[_Route, ...]:
 
 def _routed(operation: OperationModel) -> _Route:
     path, _, query = operation.http["requestUri"].partition("?")
+    # A client of the same model takes the bucket out of requestUri, and keeps the path with it in authPath.
+    path = str(operation.http.get("authPath") or path)
     pattern = _LABEL.sub(lambda m: ".+" if m[2] else "[^/]+", re.escape(path.rstrip("/")))
     literals = dict(part.partition("=")[::2] for part in query.split("&") if part)
     shape, required = operation.input_shape, set()

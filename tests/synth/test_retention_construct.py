@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 from aws_cdk import aws_backup as backup
 
 from aurora_backup.policy import RetentionPolicy
+from aurora_backup.retention_metrics import metrics
 from cdk_aurora_backup.alerts import BackupAlerts
 from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.functions import BackupFunctions
 from cdk_aurora_backup.retention import RetentionManager
 from tests.synth.synthesis import Synthesised, imported_cluster, new_stack, some_clients, states
+
+EMPTY = ("refused", "decisions", "findings", "tiers")
 
 
 def managed(policy=None, *, vaults=("some-vault",), lineage=()):
@@ -153,20 +157,25 @@ def test_without_vaults_none_is_listed():
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "threshold", "missing"),
+    ("name", "metric", "statistic", "threshold", "missing"),
     [
-        ("NoPlan", "Findings", 1, "breaching"),
-        ("PlanRefused", "PlanRefused", 1, "notBreaching"),
-        ("GoneEarly", "Vanished", 1, "notBreaching"),
-        ("Quota", "SnapshotQuotaUsed", 90, "notBreaching"),
+        ("NoPlan", "Findings", "SampleCount", 1, "breaching"),
+        ("PlanRefused", "PlanRefused", "Maximum", 1, "notBreaching"),
+        ("GoneEarly", "Vanished", "Maximum", 1, "notBreaching"),
+        ("Quota", "SnapshotQuotaUsed", "Maximum", 90, "notBreaching"),
     ],
 )
-def test_each_alarm_watches_what_it_says_and_reaches_the_topic(made, name, metric, threshold, missing):
+def test_each_alarm_watches_what_it_says_and_reaches_the_topic(made, name, metric, statistic, threshold, missing):
     alarm = made.named("AWS::CloudWatch::Alarm", f"Sweep{name}")
 
     assert (alarm["MetricName"], alarm["Threshold"], alarm["TreatMissingData"]) == (metric, threshold, missing)
     assert alarm["Namespace"] == "AuroraBackup"
-    assert alarm["Dimensions"][0]["Name"] == "Owner"
+    assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == (statistic, 86400, 1)
+    (plan,) = [f for f in made.all("AWS::Lambda::Function") if f["Handler"].endswith("plan_retention.handler")]
+    owner = plan["Environment"]["Variables"]["OWNER"]
+    assert alarm["Dimensions"] == [{"Name": "Owner", "Value": owner}]
+    emitted = metrics({"owner": owner, **dict.fromkeys(EMPTY, ())}, datetime.now(UTC), used=0, quota=100)
+    assert metric in next(iter(emitted))
     assert len(alarm["AlarmActions"]) == 1
     below = name == "NoPlan"
     assert alarm["ComparisonOperator"] == ("LessThan" if below else "GreaterThanOrEqualTo") + "Threshold"

@@ -8,7 +8,7 @@ import pytest
 from aurora_backup import cli, retention_cli, retention_edges
 from aurora_backup.errors import SettingsError
 from aurora_backup.handlers import act_on_retention, legal_hold, plan_retention
-from aurora_backup.holds import HoldRefused
+from aurora_backup.holds import HoldKeeper, HoldRefused
 from aurora_backup.rds import Rds
 from aurora_backup.recovery_edges import Edges
 from aurora_backup.sweep import confirmation_key
@@ -184,8 +184,9 @@ def test_aws_backup_s_points_count_against_the_quota(world, capsys, monkeypatch)
 
 def test_a_last_good_set_that_could_not_be_held_is_told(world, monkeypatch):
     last = world.dump_set(NOW)
-    monkeypatch.setattr(world.bucket.client, "put_object_legal_hold", lambda **_: None)
-    _, done = plan_and_act(NOW + timedelta(days=46))
+    monkeypatch.setattr(HoldKeeper, "_lock_of", lambda *_: False)  # S3 says yes, and does not hold
+    planned, _ = plan_and_act(NOW + timedelta(days=46))
+    done = act_on_retention.handler({"plan": planned["plan"], "findings": []}, None)
 
     assert [(o["identifier"], o["state"]) for o in done["unheld"]] == [(last, "failed")]
     assert done["tell"] is True

@@ -11,8 +11,9 @@ import zipfile
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.handlers import remove_bucket_from_url_paths_from_model
 
-from local import lambda_bootstrap
+from local import lambda_bootstrap, requests
 from local.faults import Fault, Faults
 from local.requests import Request
 
@@ -110,6 +111,15 @@ def test_a_request_is_named_as_botocore_names_it(method, path, query, headers, o
     signed = {"authorization": "AWS4-HMAC-SHA256 Credential=local/20261123/eu-west-1/s3/aws4_request, x", **headers}
     assert Request(method, path, query, signed).operation == f"s3:{operation}"
     assert Request(method, path, query, headers).operation is None
+
+
+def test_a_request_is_named_also_when_a_client_has_changed_the_model():
+    operation = requests.service_model("s3").operation_model("ListObjectVersions")
+    whole = requests._routed(operation)
+    remove_bucket_from_url_paths_from_model({}, operation, {})
+
+    assert operation.http["requestUri"] != "/{Bucket}?versions"
+    assert requests._routed(operation) == whole
 
 
 def test_faults_are_read_as_they_were_written(tmp_path):

@@ -369,6 +369,8 @@ def test_the_last_good_set_is_held_by_the_workflow_and_let_go_when_a_newer_one_i
     plan, result = managed.run(days=3)
     assert plan["guard"] == [last]
     assert [o["state"] for o in result["guarded"]] == ["held"]
+    (alert,) = managed.alerts()
+    assert "past half of its retention" in alert
     listed = managed.bucket.client.list_object_versions(Bucket=managed.bucket.name, Prefix=last)["Versions"]
     with pytest.raises(ClientError):
         managed.bucket.client.delete_object(
