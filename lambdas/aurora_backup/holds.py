@@ -35,6 +35,9 @@ SCHEMA = 1
 ROOT = f"{Prefix.COMPLIANCE.value}/evidence/holds/"
 _NO_LOCK = {"InvalidRequest", "NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
 _LONGEST = 80
+IN_AWS_BACKUP = (
+    "aws-backup-hold:"  # with the id of a hold of AWS Backup's: a point of the register, in no store of ours
+)
 
 
 class HoldRefused(BackupError):  # noqa: N818  names say what happened, as in errors.py
@@ -203,13 +206,33 @@ class HoldKeeper:
         strangers = sorted(set(points) - set(current[matter].points))
         if strangers:
             raise HoldRefused(f"points must be held by {matter!r}, and {strangers[0]} is not")
-        released = tuple(points) or current[matter].points
+        released = tuple(points) or tuple(p for p in current[matter].points if not p.startswith(IN_AWS_BACKUP))
+        theirs = [p for p in released or current[matter].points if p.startswith(IN_AWS_BACKUP)]
+        if theirs:
+            hold_id = theirs[0].removeprefix(IN_AWS_BACKUP)
+            raise HoldRefused(f"{hold_id} is a hold of AWS Backup's: release it with --aws-backup --hold-id {hold_id}")
         event = HoldEvent(matter=matter, action="released", at=at, who=who, why=why, owner=self._owner, points=released)
         left = by_point(hold for hold in current.values() if hold.matter != matter)
         done = tuple(self._apply(point, left.get(point, ())) for point in event.points)
         if all(each.ok for each in done):
             self._bucket.write(event.key, event.to_json(), once=True)
         return done
+
+    def register_in_aws_backup(
+        self, action: Literal["placed", "released"], hold_id: str, *, matter: str, who: str, why: str, at: datetime
+    ) -> str:
+        """Keep as evidence that AWS Backup was told to hold, or to release; returns the event's key."""
+        event = HoldEvent(
+            matter=matter,
+            action=action,
+            at=at,
+            who=who,
+            why=why,
+            owner=self._owner,
+            points=(IN_AWS_BACKUP + hold_id,),
+        )
+        self._bucket.write(event.key, event.to_json(), once=True)
+        return event.key
 
     def held_in_s3(self, key: str) -> bool:
         """Whether any version of a set's objects is under an Object Lock legal hold."""

@@ -165,21 +165,26 @@ def hold(arguments: argparse.Namespace) -> Answer:
         if not getattr(arguments, name):
             raise SettingsError(f"--{name} must be given to {arguments.action} a hold")
     if arguments.aws_backup:
-        return _in_aws_backup(arguments)
+        return _in_aws_backup(arguments, keeper)
     change = keeper.place if arguments.action == "place" else keeper.release
     done = change(arguments.matter, arguments.point, who=arguments.who, why=arguments.why, at=datetime.now(UTC))
     return _applied(arguments.action, arguments.matter, done)
 
 
-def _in_aws_backup(arguments: argparse.Namespace) -> Answer:
-    from aurora_backup.holds import hold_in_aws_backup, release_in_aws_backup
+def _in_aws_backup(arguments: argparse.Namespace, keeper: HoldKeeper) -> Answer:
+    """AWS Backup first: its hold has no id before. Told again, it gives the same hold, and the register follows."""
+    from aurora_backup.holds import IN_AWS_BACKUP, HoldEvent, hold_in_aws_backup, release_in_aws_backup
 
     backup = _client(arguments, "backup")
+    about = {"matter": arguments.matter, "who": arguments.who, "why": arguments.why, "at": datetime.now(UTC)}
+    # What the register would refuse is refused before AWS Backup is told.
+    HoldEvent(action="placed", owner=arguments.owner, points=(IN_AWS_BACKUP,), **about)
     if arguments.action == "release":
         if not arguments.hold_id:
             raise SettingsError("--hold-id must be given to release a hold of AWS Backup")
         release_in_aws_backup(backup, arguments.hold_id, why=f"{arguments.who}: {arguments.why}")
-        return 0, {"ok": True, "hold_id": arguments.hold_id}, f"released {arguments.hold_id}"
+        key = keeper.register_in_aws_backup("released", arguments.hold_id, **about)
+        return 0, {"ok": True, "hold_id": arguments.hold_id, "evidence": key}, f"released {arguments.hold_id}"
     if not (arguments.since and arguments.to and (arguments.vault or arguments.resource)):
         raise SettingsError("--from, --to and --vault or --resource must be given to place a hold of AWS Backup")
     made = hold_in_aws_backup(
@@ -191,7 +196,8 @@ def _in_aws_backup(arguments: argparse.Namespace) -> Answer:
         since=arguments.since,
         to=arguments.to,
     )
-    return 0, {"ok": True, "hold_id": made}, f"AWS Backup holds it as {made}"
+    key = keeper.register_in_aws_backup("placed", made, **about)
+    return 0, {"ok": True, "hold_id": made, "evidence": key}, f"AWS Backup holds it as {made}"
 
 
 def _applied(action: str, matter: str, done: tuple[Applied, ...]) -> Answer:

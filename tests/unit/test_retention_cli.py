@@ -74,6 +74,42 @@ def test_a_hold_of_aws_backup(world, capsys):
     assert world.backup.cancelled[0]["CancelDescription"] == "counsel@example.org: preservation letter"
 
 
+def test_a_hold_of_aws_backup_and_its_release_are_evidence_too(world, capsys):
+    aws = ["--aws-backup", "--matter", "Doe", *WHY]
+    times = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-06-01T00:00:00Z"]
+    _, made = run(capsys, "hold", "place", *WHERE, *aws, *times, "--vault", "v")
+    (held,) = run(capsys, "hold", "list", *WHERE)[1]["holds"]
+    assert (held["matter"], held["points"], held["who"]) == ("Doe", ["aws-backup-hold:hold-0"], "counsel@example.org")
+    assert world.bucket.read_json(made["evidence"])["points"] == held["points"]
+
+    assert cli.main(["hold", "release", *WHERE, *WHY, "--matter", "Doe"]) == 1
+    assert "hold-0 is a hold of AWS Backup's: release it with --aws-backup" in capsys.readouterr().err
+    assert world.backup.cancelled == []
+    _, released = run(capsys, "hold", "release", *WHERE, *aws, "--hold-id", "hold-0")
+    listed = run(capsys, "hold", "list", *WHERE)[1]
+    assert (listed["holds"], [e["action"] for e in listed["events"]]) == ([], ["placed", "released"])
+    assert world.bucket.read_json(released["evidence"])["action"] == "released"
+
+
+def test_a_release_of_a_matter_that_aws_backup_holds_too_releases_the_points_and_leaves_that_hold(world, capsys):
+    arn = world.snapshot("one", 5)
+    times = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-06-01T00:00:00Z"]
+    run(capsys, "hold", "place", *WHERE, "--aws-backup", "--matter", "Doe", *WHY, *times, "--vault", "v")
+    run(capsys, "hold", "place", *WHERE, *WHY, "--matter", "Doe", "--point", arn)
+    assert run(capsys, "hold", "release", *WHERE, *WHY, "--matter", "Doe")[0] == 0
+
+    (held,) = run(capsys, "hold", "list", *WHERE)[1]["holds"]
+    assert held["points"] == ["aws-backup-hold:hold-0"]
+
+
+def test_what_the_register_refuses_is_not_told_to_aws_backup(world, capsys):
+    times = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-06-01T00:00:00Z"]
+    arguments = ["--aws-backup", "--matter", "Doe <v> Clinic", *WHY, *times, "--vault", "v"]
+    assert cli.main(["hold", "place", *WHERE, *arguments]) == 1
+    assert "matter must be at most 80 letters" in capsys.readouterr().err
+    assert world.backup.holds == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
