@@ -353,6 +353,10 @@ def test_naive_times_are_refused_by_name():
         snapshot(1, expires=datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
     with pytest.raises(ValueError, match=r"^now must be timezone-aware"):
         decide([], POLICY, {}, datetime(2026, 1, 1), lineage=LINEAGE)  # noqa: DTZ001  that is the point
+    with pytest.raises(ValueError, match=r"^now must be timezone-aware"):
+        check([], POLICY, datetime(2026, 1, 1), lineage=LINEAGE)  # noqa: DTZ001  that is the point
+    with pytest.raises(ValueError, match=r"^now must be timezone-aware"):
+        vanished([], [], POLICY, datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
 
 
 # --- Plans that are refused whole
@@ -592,6 +596,12 @@ def test_a_point_of_a_tier_that_is_not_made_has_no_time_to_fall_short_of():
     automated, *_, dump = complete()
 
     assert findings(automated, dump, aws_backup(1, expires=NOW), policy=policy) == set()
+    assert findings(automated, dump, aws_backup(1, expires=None), policy=policy) == set()
+
+
+def test_a_point_made_this_very_instant_is_dated():
+    assert findings(*complete(), snapshot(0)) == set()
+    assert findings(*complete(), snapshot(-1 / 86400)) == {("undated", "arn:snapshot:manual-" + str(-1 / 86400))}
 
 
 def test_an_old_point_of_aws_is_stale_and_not_ageing_because_the_vault_expires_it_by_itself():
