@@ -53,7 +53,7 @@ def _note_calls(path: Path) -> None:
             file.write(line + "\n")
         return make(client, operation, parameters)
 
-    BaseClient._make_api_call = noted  # type: ignore[method-assign]
+    BaseClient._make_api_call = noted
 
 
 def _failure(kind: str, message: str, request_id: str, trace: list[str]) -> dict[str, Any]:
