@@ -27,7 +27,7 @@ HEARD: list[dict[str, Any]] = []
 _running: list[dict[str, Any]] = []
 _OURS = re.compile(r"(on-demand-|recovery-test-|awsbackup-restore-test-|awsbackup:)")  # of names that policies know
 _RESTORED_SECRET = re.compile(r"arn:secret:|arn:aws:secretsmanager:[\w-]*:\d*:secret:rds!cluster-")
-_DEPTHS = {"ledger": 2, "compliance-backups/evidence": 3}  # how many segments of a key say what it is; of others, one
+_DEPTHS = {"ledger": 2, "compliance-backups/evidence": 3}  # how many segments of a key say what it is
 
 
 @contextlib.contextmanager
@@ -99,26 +99,38 @@ def _normal(parameter: str, value: Any, names: Mapping[str, str]) -> Any:
     if parameter == "Tags":
         tags = {tag["Key"]: tag["Value"] for tag in value}
         return {key: names.get(tags[key], tags[key]) for key in (OWNER, PURPOSE) if key in tags}
+    if parameter == "LegalHold":
+        return value["Status"]
+    if parameter == "IfNoneMatch":
+        return value
     if not isinstance(value, str) or parameter == "VersionId":
         return True
     if value in names:
         return names[value]
-    if parameter == "Key":
-        return _key(value)
+    return _key(value, names) if parameter == "Key" else _named(value)
+
+
+def _named(value: str) -> str:
     if _RESTORED_SECRET.match(value):
         return "<restored-secret>"
-    arn, _, name = value.rpartition(":") if value.startswith("arn:") else ("", "", value)
-    if arn.endswith(":awsbackup"):
-        arn, name = arn.removesuffix(":awsbackup"), f"awsbackup:{name}"
+    if value.startswith("arn:"):
+        _, _, service, region, _, kind = value.split(":", 5)
+        kind, mark, name = re.split(r"([:/])", kind, maxsplit=1) if re.search("[:/]", kind) else ("", "", kind)
+        return f"arn:aws:{service}:{region and '<region>'}:<account>:{kind}{mark}{_name(name)}"
+    return _name(value)
+
+
+def _name(name: str) -> str:
     ours = _OURS.match(name)
-    name = f"{ours[1]}0" if ours else "any"
-    return f"{re.sub(r':[a-z0-9-]*:[0-9]+:', ':<region>:<account>:', arn + ':')}{name}" if arn else name
+    return f"{ours[1]}0" if ours else "any"
 
 
-def _key(key: str) -> str:
-    """An object's key as its kind: `ledger/cluster/0/0.json`, `logical-backups/0/manifest.json`."""
+def _key(key: str, names: Mapping[str, str]) -> str:
+    """An object's key as its kind: `ledger/cluster/0/0.json`, `logical-backups/<CLUSTER_RESOURCE_ID>/0/0.dump`."""
     parts = key.split("/")
-    depth = next((n for prefix, n in _DEPTHS.items() if key.startswith(f"{prefix}/")), 1)
+    depth = next((n for prefix, n in _DEPTHS.items() if key.startswith(f"{prefix}/")), 0)
+    if not depth:  # a set, under a prefix and the cluster's resource id
+        depth, parts[1] = 2, names.get(parts[1], "cluster-0")
     tail = parts[-1]
     if parts[0] == "ledger" or not re.fullmatch(r"[a-z]+\.[a-z]+", tail):
         tail = f"0.{tail.rpartition('.')[2]}"

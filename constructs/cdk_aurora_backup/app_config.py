@@ -61,6 +61,7 @@ class AppConfig:
     snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
     reserved_concurrency: int | None = 2
     permissions_boundary: str | None = None
+    vault_name: str | None = None
     vault_lock: Mapping[str, Any] | None = None
     copy_to: tuple[Mapping[str, Any], ...] = ()
     replicate_to: tuple[Mapping[str, Any], ...] = ()
@@ -277,6 +278,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "snapshot-quota": _whole(1, 100_000),
     "reserved-concurrency": _concurrency,
     "permissions-boundary": _text(r"[\w+=,.@/-]+", "the name of a managed policy"),
+    "vault-name": _text(r"[a-zA-Z0-9_-]{2,50}", "2-50 letters, digits, hyphens and underscores"),
     "vault-lock": _lock,
     "copy-to": _objects(_COPY_KEYS),
     "replicate-to": _objects(_REPLICA_KEYS),

@@ -58,6 +58,7 @@ class AuroraBackup(Construct):
     alert_emails, topic: who hears of failures. Default: a topic without subscribers, with a warning.
     key, bucket, vault, clients, architecture: what the caller already has. Default: each is made.
     break_glass: the only roles that may delete the key and the vault's content. Default: the account's root user.
+    vault_name: of the vault that is made. Default: from the stack's name and the construct's path.
     vault_lock: of the vault that is made. Default: governance mode, bounds from the policy. None locks nothing.
     backup_rules, selections, copies: what AWS Backup does beside the policy; `BackupPlan` says how.
     replicate_to: other accounts' buckets that dump sets and evidence are copied to. Default: none.
@@ -94,6 +95,7 @@ class AuroraBackup(Construct):
         break_glass: Sequence[iam.IRole] = (),
         bucket: s3.IBucket | None = None,
         vault: backup.IBackupVault | None = None,
+        vault_name: str | None = None,
         vault_lock: VaultLock | None = GOVERNANCE,
         backup_rules: Sequence[backup.BackupPlanRule] = (),
         selections: Mapping[str, Selection] | None = None,
@@ -133,7 +135,7 @@ class AuroraBackup(Construct):
         self._alerts = BackupAlerts(
             self, "Alerts", key=self._key, cluster=target.cluster, emails=alert_emails, topic=topic
         )
-        TamperAlerts(self, "Tampering", alerts=self._alerts, bucket=self._bucket)
+        TamperAlerts(self, "Tampering", alerts=self._alerts, bucket=self._bucket, break_glass=break_glass)
         self._plan = BackupPlan(
             self,
             "Snapshots",
@@ -141,6 +143,7 @@ class AuroraBackup(Construct):
             key=self._key,
             policy=policy,
             vault=vault,
+            vault_name=vault_name,
             lock=vault_lock,
             break_glass=break_glass,
             topic=self._alerts.topic,

@@ -70,6 +70,7 @@ class BackupPlan(Construct):
     `BackupRetentionPeriod`. AWS Backup skips Aurora, silently, where the Region has not opted in for it.
 
     vault: an existing vault. Default: a `BackupVault` is made, under `key`, with RETAIN.
+    vault_name: of the vault that is made. Default: from the stack's name and the construct's path.
     lock: of the vault that is made. Default: governance mode, bounds from the rules. None locks nothing.
     break_glass, topic: as for `BackupVault`, which has neither lock nor policy when removal_policy is DESTROY.
     rules: more rules, beside the policy's. selections: more resources, by id. copies: where recovery points go too.
@@ -85,6 +86,7 @@ class BackupPlan(Construct):
         key: kms.IKey,
         policy: RetentionPolicy,
         vault: backup.IBackupVault | None = None,
+        vault_name: str | None = None,
         lock: VaultLock | None = GOVERNANCE,
         break_glass: Sequence[iam.IRole] = (),
         topic: sns.ITopic | None = None,
@@ -96,6 +98,10 @@ class BackupPlan(Construct):
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
         super().__init__(scope, construct_id)
+        if vault is not None and vault_name is not None:
+            raise SynthError(
+                f"BackupPlan.vault_name is of a vault that is made here, not of an existing one, got {vault_name!r}"
+            )
         of_policy = {rule.name: rule.delete_after_days for rule in policy.snapshot_rules()}
         kept = {**of_policy, **_kept_by(rules, of_policy)}
         for copy in copies:
@@ -113,6 +119,7 @@ class BackupPlan(Construct):
                 lock=lock if kept else None,
                 break_glass=break_glass,
                 protected=removal_policy is not RemovalPolicy.DESTROY,
+                name=vault_name,
                 topic=topic,
                 removal_policy=removal_policy,
             ).vault

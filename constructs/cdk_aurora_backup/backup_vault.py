@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from aws_cdk import Aws, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, Duration, Names, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 COOLING_OFF_MINIMUM = 3  # days: AWS Backup's own minimum for a compliance lock
 _LOCK_DAYS = 36_500
 _AIR_GAPPED_MINIMUM = 7  # days: AWS's minimum for a logically air-gapped vault
-_NAME = re.compile(r"[a-zA-Z0-9_-]{2,50}")
+_NAME_LENGTH = 50
+_NAME = re.compile(rf"[a-zA-Z0-9_-]{{2,{_NAME_LENGTH}}}")
 
 # A vault's policy takes no wildcard in an action. PutBackupVaultLockConfiguration and PutBackupVaultNotifications are
 # left out on purpose: CloudFormation puts both after this policy when it makes the vault.
@@ -153,6 +154,15 @@ def check_vault_name(field: str, name: str) -> str:
     return name
 
 
+def default_vault_name(scope: Construct) -> str:
+    """The name of a vault that was given none, made from the stack's name and the construct's path.
+
+    AWS Backup demands a name at creation. A stack's name is unique in its account and Region, so two apps that have the
+    same constructs at the same path make vaults of different names.
+    """
+    return Names.unique_resource_name(scope, max_length=_NAME_LENGTH, separator="-")
+
+
 class BackupVault(Construct):
     """A vault under a customer key, locked, whose policy denies deletion and policy changes outside break-glass.
 
@@ -163,7 +173,7 @@ class BackupVault(Construct):
     break_glass: the only roles that the policy lets delete. Default: the account's root user.
     protected: False leaves out lock and policy, for stacks that are torn down. Default: True.
     copies_from: accounts that may copy into the vault. Default: none but its own.
-    name: Default: made at synth from the construct's path. A vault in another account needs one that is known there.
+    name: Default: `default_vault_name`. A vault in another account needs one that is known there.
     topic: hears of failed and expired jobs and modified recovery points. Default: none.
     removal_policy: Default: RETAIN.
     """
@@ -189,9 +199,10 @@ class BackupVault(Construct):
                 "BackupVault.removal_policy must be RETAIN while protected is True: CloudFormation could not delete a "
                 "vault whose policy denies deletion; got DESTROY"
             )
-        if name is not None:
-            check_vault_name("BackupVault.name", name)
+        name = check_vault_name("BackupVault.name", name or default_vault_name(self))
         self._lock = lock if protected else None
+        if self._lock:
+            self._lock.check_acknowledged(name)
         self._bounds = self._lock.within(rules) if self._lock else None
         statements = (
             [deny_outside("DenyDeletionOutsideBreakGlass", PROTECTED_ACTIONS, break_glass)] if protected else []
@@ -209,10 +220,6 @@ class BackupVault(Construct):
             notification_events=list(VAULT_EVENTS) if topic else None,
             removal_policy=removal_policy,
         )
-        if self._lock:
-            resource = self._vault.node.default_child
-            physical = resource.backup_vault_name if isinstance(resource, backup.CfnBackupVault) else ""
-            self._lock.check_acknowledged(physical)
 
     @property
     def vault(self) -> backup.BackupVault:

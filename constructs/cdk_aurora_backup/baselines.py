@@ -49,7 +49,7 @@ class Baselines(Construct):
             "Remember",
             "remember_cluster",
             description="Keeps what RDS says of the cluster, for the day when it is deleted",
-            statements=[describe(self), *documents(functions.bucket)],
+            statements=[*describe(self, "cluster", "db"), *documents(functions.bucket)],
         )
         self._read = functions.add(
             self,

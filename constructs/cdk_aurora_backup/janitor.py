@@ -13,7 +13,13 @@ from constructs import Construct
 
 from aurora_backup.metrics import LEFT_OVER, NAMESPACE
 from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
-from cdk_aurora_backup.recovery_permissions import delete_test_copies, describe, documents, forget_records
+from cdk_aurora_backup.recovery_permissions import (
+    delete_added_instances,
+    delete_test_copies,
+    describe,
+    documents,
+    forget_records,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,9 +56,10 @@ class Janitor(Construct):
             "sweep_leftovers",
             description="Removes test copies past their lifetime",
             statements=[
-                describe(self),
-                *delete_test_copies(self),
-                *documents(functions.bucket),
+                *describe(self, "cluster", "db"),
+                delete_test_copies(functions),
+                delete_added_instances(functions),
+                *documents(functions.bucket, write=False),
                 forget_records(functions.bucket),
             ],
             environment=environment,

@@ -98,7 +98,7 @@ class LogicalBackup(Construct):
             "Verify",
             "verify",
             description="Reads a dump set back and decodes it",
-            statements=[*read_sets(bucket), *write_sets(bucket)],
+            statements=[*read_sets(bucket), *write_sets(bucket, archives=False)],
             layers=[functions.clients],
             timeout=_LAMBDA_LIMIT,
             memory_mb=dump_memory_mb,
@@ -276,12 +276,12 @@ def _describe(functions: BackupFunctions) -> Statement:
     )
 
 
-def write_sets(bucket: s3.IBucket) -> list[Statement]:
-    """What writing dump sets and creation records needs."""
+def write_sets(bucket: s3.IBucket, *, archives: bool = True) -> list[Statement]:
+    """What writing dump sets and creation records needs; archives: False writes small documents only."""
     return [
         statement(
             "WriteSets",
-            ["s3:PutObject", "s3:AbortMultipartUpload"],
+            ["s3:PutObject", *(["s3:AbortMultipartUpload"] if archives else [])],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
             wildcard=_OBJECTS,
         ),
@@ -293,9 +293,14 @@ def read_sets(bucket: s3.IBucket) -> list[Statement]:
     return [
         statement(
             "ReadSets",
-            ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"],
+            ["s3:GetObject", "s3:GetObjectVersion"],
             [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "ledger")],
             wildcard=_OBJECTS,
         ),
-        statement("ListSets", ["s3:ListBucket", "s3:ListBucketVersions"], [bucket.bucket_arn]),
+        list_sets(bucket),
     ]
+
+
+def list_sets(bucket: s3.IBucket) -> Statement:
+    """What finding dump sets needs."""
+    return statement("ListSets", ["s3:ListBucket"], [bucket.bucket_arn])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import Duration
+from aws_cdk import Aws, Duration
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -12,9 +12,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from aurora_backup.tags import RECOVERY_TEST
-from cdk_aurora_backup.permissions import ServiceRole, statement, use_key
-from cdk_aurora_backup.recovery_permissions import delete_test_copies, describe, documents, restore
+from cdk_aurora_backup.permissions import ServiceRole, add_to_key_policy, statement
+from cdk_aurora_backup.recovery_permissions import add_instance, delete_added_instances, describe, documents
 from cdk_aurora_backup.recovery_test import reader, unless_restored
 from cdk_aurora_backup.restore_states import LAMBDA_LIMIT, NOW, CleanUpPath, loop, step
 from cdk_aurora_backup.workflow import Workflow
@@ -67,20 +66,32 @@ class NativeRestoreTest(Construct):
             )
 
         job = statement("RestoreJob", ["backup:DescribeRestoreJob"], ["*"], wildcard=jobs)
-        plan = add("Plan", "plan_native_test", "Finds what a restore test restored", [job, describe(self), *keep])
+        plan = add(
+            "Plan",
+            "plan_native_test",
+            "Finds what a restore test restored",
+            [job, *describe(self, "cluster", "cluster-snapshot"), *keep],
+        )
         advance = add(
             "Step",
             "restore_step",
             "Adds an instance to a restore test's cluster",
-            [describe(self), *restore(functions, RECOVERY_TEST), *keep],
+            [*describe(self, "cluster", "db"), add_instance(functions), *keep],
         )
         judge = add("Judge", "judge_restored", "Holds a restore test's cluster against the baselines", keep)
         put = statement("Answer", ["backup:PutRestoreValidationResult"], ["*"], wildcard=jobs)
         answer = add("Answer", "answer_native_test", "Tells AWS Backup how its restore test ended", [put])
         clean = add(
-            "CleanUp", "clean_up", "Removes the added instance", [describe(self), *delete_test_copies(self), *keep]
+            "CleanUp",
+            "clean_up",
+            "Removes the added instance",
+            [
+                *describe(self, "cluster", "db"),
+                delete_added_instances(functions),
+                *documents(functions.bucket, write=False),
+            ],
         )
-        read = reader(self, functions, isolation, databases, told)
+        read = reader(self, functions, isolation, databases, told, own_secret=False)
 
         self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
         begin, accepted = flow.begin()
@@ -147,11 +158,9 @@ class NativeRestoreTest(Construct):
             "EventRole",
             assumed_by=iam.ServicePrincipal("events.amazonaws.com"),
             description="Starts the validation of a native restore test",
-            statements=[
-                statement("Start", ["states:StartExecution"], [self.machine.state_machine_arn]),
-                use_key(functions.key),
-            ],
+            statements=[statement("Start", ["states:StartExecution"], [self.machine.state_machine_arn])],
         )
+        add_to_key_policy(self, functions.key, [_let_rules_reach_queues()], note="dead-letter-key-policy")
         target = targets.SfnStateMachine(
             self.machine,
             role=role.role,
@@ -161,3 +170,15 @@ class NativeRestoreTest(Construct):
             ),
         )
         return restore_testing.validate_with("Completed", target)
+
+
+def _let_rules_reach_queues() -> iam.PolicyStatement:
+    """What a key's policy must allow so that EventBridge can put what it could not deliver into an encrypted queue."""
+    own_queues = f"arn:{Aws.PARTITION}:sqs:{Aws.REGION}:{Aws.ACCOUNT_ID}:*"
+    return iam.PolicyStatement(
+        sid="DeadLettersOfRules",
+        principals=[iam.ServicePrincipal("events.amazonaws.com")],
+        actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+        resources=["*"],
+        conditions={"ArnLike": {"kms:EncryptionContext:aws:sqs:arn": own_queues}},
+    )

@@ -40,14 +40,18 @@ class OnDemandSnapshot(Construct):
             "Start",
             "start_snapshot",
             description="Starts a cluster snapshot on demand",
-            statements=[describe(self), *snapshot(functions.target, self), *documents(functions.bucket)],
+            statements=[
+                *describe(self, "cluster", "cluster-snapshot", quotas=True),
+                *snapshot(functions.target, self),
+                *documents(functions.bucket),
+            ],
         )
         observe = functions.add(
             self,
             "Observe",
             "observe_snapshot",
             description="Watches a snapshot on demand",
-            statements=[describe(self)],
+            statements=describe(self, "cluster-snapshot"),
         )
         name = "OnDemandSnapshot"
         self._workflow = flow = Workflow(self, "Workflow", name=name, topic=alerts.topic, key=functions.key)

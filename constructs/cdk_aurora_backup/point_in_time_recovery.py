@@ -60,20 +60,25 @@ class PointInTimeRecovery(Construct):
                 self, construct_id, handler, description=description, statements=statements, environment=environment
             )
 
-        plan = add("Plan", "plan_recovery", "Checks a recovery request and plans it", [describe(self), *keep])
+        plan = add(
+            "Plan",
+            "plan_recovery",
+            "Checks a recovery request and plans it",
+            [*describe(self, "cluster", "db", "cluster-auto-backup", "subgrp", quotas=True), *keep],
+        )
         advance = add(
             "Step",
             "restore_step",
             "Takes the next step of a recovery",
             [
-                describe(self),
+                *describe(self, "cluster", "db"),
                 *restore(functions, POINT_IN_TIME_RECOVERY),
                 pass_monitoring_role(functions),
                 *keep,
             ],
         )
         judge = add("Judge", "judge_restored", "Holds a recovered cluster against the baselines", keep)
-        give = add("HandOver", "hand_over", "Writes the hand-over document", [describe(self), *keep])
+        give = add("HandOver", "hand_over", "Writes the hand-over document", [*describe(self, "cluster"), *keep])
         read = functions.add(
             self,
             "Read",

@@ -1,20 +1,18 @@
 """What the recovery functions may do, as statements. Nothing but `delete_test_copies` deletes a cluster or an instance,
-and it can name only test copies that carry our tag.
+and it can name only test copies that carry our tags: whose they are, and what for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aws_cdk import ArnFormat, Aws, Stack
 
 from aurora_backup.recovery import SNAPSHOT_PREFIX, TEST_PREFIX
-from aurora_backup.tags import PURPOSE, RECOVERY_TEST
+from aurora_backup.tags import OWNER, PURPOSE, RECOVERY_TEST
 from cdk_aurora_backup.permissions import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aws_cdk import aws_s3 as s3
     from constructs import IConstruct
 
@@ -22,6 +20,14 @@ if TYPE_CHECKING:
     from cdk_aurora_backup.functions import BackupFunctions
     from cdk_aurora_backup.permissions import Statement
 
+Kind = Literal["cluster", "db", "cluster-snapshot", "cluster-auto-backup", "subgrp"]
+_DESCRIBED: dict[Kind, str] = {
+    "cluster": "DescribeDBClusters",
+    "db": "DescribeDBInstances",
+    "cluster-snapshot": "DescribeDBClusterSnapshots",
+    "cluster-auto-backup": "DescribeDBClusterAutomatedBackups",
+    "subgrp": "DescribeDBSubnetGroups",
+}
 _DOCUMENTS = "compliance-backups/evidence/*"
 _NATIVE_PREFIX = "awsbackup-restore-test"
 _OBJECTS = "Objects are named at run time; limited to this package's prefixes."
@@ -34,25 +40,30 @@ def _arn(scope: IConstruct, kind: str, name: str) -> str:
     )
 
 
-def documents(bucket: s3.IBucket) -> list[Statement]:
-    """Read and write baselines, plans, reports and creation records."""
+def documents(bucket: s3.IBucket, *, write: bool = True) -> list[Statement]:
+    """Read and write baselines, plans, reports and creation records; write: False only reads them."""
     objects = [bucket.arn_for_objects(pattern) for pattern in (_DOCUMENTS, "ledger/*")]
+    actions = ["s3:GetObject", *(["s3:PutObject"] if write else [])]
     return [
-        statement("Documents", ["s3:GetObject", "s3:PutObject"], objects, wildcard=_OBJECTS),
+        statement("Documents", actions, objects, wildcard=_OBJECTS),
         statement("ListDocuments", ["s3:ListBucket"], [bucket.bucket_arn]),
     ]
 
 
-def describe(scope: IConstruct) -> Statement:
-    """Look at clusters, instances, snapshots, kept backups, subnet groups and quotas."""
-    kinds = ("Clusters", "Instances", "ClusterSnapshots", "ClusterAutomatedBackups", "SubnetGroups")
-    return statement(
-        "Describe",
-        [*(f"rds:DescribeDB{kind}" for kind in kinds), "rds:DescribeAccountAttributes"],
-        [_arn(scope, kind, "*") for kind in ("cluster", "db", "cluster-snapshot", "cluster-auto-backup", "subgrp")]
-        + ["*"],
-        wildcard="RDS describes lists, and DescribeAccountAttributes knows no resources; nothing is changed.",
-    )
+def describe(scope: IConstruct, *kinds: Kind, quotas: bool = False) -> list[Statement]:
+    """Look at these kinds of things; quotas: and at how much of them the account may have."""
+    found = [
+        statement(
+            "Describe",
+            [f"rds:{_DESCRIBED[kind]}" for kind in kinds],
+            [_arn(scope, kind, "*") for kind in kinds],
+            wildcard="RDS describes lists; nothing is changed.",
+        )
+    ]
+    if quotas:
+        action = "rds:DescribeAccountAttributes"
+        found.append(statement("Quotas", [action], ["*"], wildcard="DescribeAccountAttributes knows no resources."))
+    return found
 
 
 def snapshot(target: ClusterDetails, scope: IConstruct) -> list[Statement]:
@@ -66,7 +77,7 @@ def snapshot(target: ClusterDetails, scope: IConstruct) -> list[Statement]:
 
 
 def restore(functions: BackupFunctions, purpose: str) -> list[Statement]:
-    """Restore into new clusters and make their instances, only with our purpose as a tag.
+    """Restore into new clusters and make their instances, only with our owner and purpose as tags.
 
     Clusters and instances of a test can only be named as tests are.
     """
@@ -75,20 +86,18 @@ def restore(functions: BackupFunctions, purpose: str) -> list[Statement]:
     name = f"{TEST_PREFIX}-*" if test else "*"
     cluster, instance = _arn(functions, "cluster", name), _arn(functions, "db", name)
     others = [_arn(functions, kind, "*") for kind in ("cluster-snapshot", "cluster-pg", "pg", "subgrp", "og")]
-    by_request = {"StringEquals": {f"aws:RequestTag/{PURPOSE}": purpose}}
-    by_tag = {"StringEquals": {f"aws:ResourceTag/{PURPOSE}": purpose}}
-    native = [_arn(functions, kind, f"{_NATIVE_PREFIX}*") for kind in ("cluster", "db")] if test else []
+    by_request, by_tag = (_tagged(kind, functions, purpose) for kind in ("RequestTag", "ResourceTag"))
     restores = ["rds:RestoreDBClusterFromSnapshot"] if test else []
     kept = [] if test else [_arn(functions, "cluster-auto-backup", "*")]
     made = statement(
         "Restore",
         [*restores, "rds:RestoreDBClusterToPointInTime", "rds:CreateDBInstance", "rds:AddTagsToResource"],
-        [cluster, instance, *native, *others, *kept, target.arn],
+        [cluster, instance, *others, *kept, target.arn],
         by_request,
         wildcard=_NAMES,
     )
     settle = statement(
-        "Settle", ["rds:ModifyDBCluster"], [cluster], by_tag, wildcard="Limited to what carries our tag."
+        "Settle", ["rds:ModifyDBCluster"], [cluster], by_tag, wildcard="Limited to what carries our tags."
     )
     groups = statement(
         "SettleGroups",
@@ -96,7 +105,24 @@ def restore(functions: BackupFunctions, purpose: str) -> list[Statement]:
         [_arn(functions, "cluster-pg", "*"), _arn(functions, "og", "*")],
         wildcard="The parameter group is the source's, known at run time.",
     )
-    return [made, settle, groups, *_own_secret(functions), *_keys(functions)]
+    return [made, settle, *([] if test else [groups]), *_own_secret(functions), *_keys(functions)]
+
+
+def add_instance(functions: BackupFunctions) -> Statement:
+    """Make an instance of ours in what AWS Backup's restore tests restored."""
+    native = [_arn(functions, kind, f"{_NATIVE_PREFIX}*") for kind in ("cluster", "db")]
+    return statement(
+        "AddInstance",
+        ["rds:CreateDBInstance", "rds:AddTagsToResource"],
+        [*native, *(_arn(functions, kind, "*") for kind in ("pg", "subgrp", "og"))],
+        _tagged("RequestTag", functions, RECOVERY_TEST),
+        wildcard=_NAMES,
+    )
+
+
+def _tagged(kind: str, functions: BackupFunctions, purpose: str) -> dict[str, dict[str, str]]:
+    """The condition that holds a statement to what this owner makes, or has made, for a purpose."""
+    return {"StringEquals": {f"aws:{kind}/{OWNER}": functions.owner, f"aws:{kind}/{PURPOSE}": purpose}}
 
 
 def _own_secret(functions: BackupFunctions) -> list[Statement]:
@@ -147,22 +173,26 @@ def pass_monitoring_role(functions: BackupFunctions) -> Statement:
     )
 
 
-def delete_test_copies(scope: IConstruct) -> list[Statement]:
-    """Delete test copies: by name and by tag. The function asks for the creation record as well."""
-    names: Sequence[tuple[str, str]] = (
-        ("cluster", f"{TEST_PREFIX}-*"),
-        ("db", f"{TEST_PREFIX}-*"),
-        ("db", f"{_NATIVE_PREFIX}*"),
+def delete_test_copies(functions: BackupFunctions) -> Statement:
+    """Delete test copies of this owner: by name and by tags. The function asks for the creation record as well."""
+    return statement(
+        "DeleteTestCopies",
+        ["rds:DeleteDBCluster", "rds:DeleteDBInstance"],
+        [_arn(functions, kind, f"{TEST_PREFIX}-*") for kind in ("cluster", "db")],
+        _tagged("ResourceTag", functions, RECOVERY_TEST),
+        wildcard="Test copies are named after the execution that makes them.",
     )
-    return [
-        statement(
-            "DeleteTestCopies",
-            ["rds:DeleteDBCluster", "rds:DeleteDBInstance"],
-            [_arn(scope, kind, name) for kind, name in names],
-            {"StringEquals": {f"aws:ResourceTag/{PURPOSE}": RECOVERY_TEST}},
-            wildcard="Test copies are named after the execution that makes them.",
-        )
-    ]
+
+
+def delete_added_instances(functions: BackupFunctions) -> Statement:
+    """Delete the instances that were added to AWS Backup's test copies; the copies are its own."""
+    return statement(
+        "DeleteAddedInstances",
+        ["rds:DeleteDBInstance"],
+        [_arn(functions, "db", f"{_NATIVE_PREFIX}*")],
+        _tagged("ResourceTag", functions, RECOVERY_TEST),
+        wildcard="Instances are named after the cluster that AWS Backup restored and the execution.",
+    )
 
 
 def forget_records(bucket: s3.IBucket) -> Statement:

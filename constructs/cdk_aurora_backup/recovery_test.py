@@ -129,15 +129,29 @@ class RecoveryTest(Construct):
                 self, construct_id, handler, description=description, statements=statements, environment=told
             )
 
-        plan = add("Plan", "plan_recovery_test", "Chooses the recovery point to test", [describe(self), *keep])
+        plan = add(
+            "Plan",
+            "plan_recovery_test",
+            "Chooses the recovery point to test",
+            [*describe(self, "cluster", "cluster-snapshot"), *keep],
+        )
         advance = add(
             "Step",
             "restore_step",
             "Takes the next step of restoring a test copy",
-            [describe(self), *restore(functions, RECOVERY_TEST), *keep],
+            [*describe(self, "cluster", "db"), *restore(functions, RECOVERY_TEST), *keep],
         )
         judge = add("Judge", "judge_restored", "Holds a test copy against the baselines", keep)
-        clean = add("CleanUp", "clean_up", "Removes a test copy", [describe(self), *delete_test_copies(self), *keep])
+        clean = add(
+            "CleanUp",
+            "clean_up",
+            "Removes a test copy",
+            [
+                *describe(self, "cluster", "db"),
+                delete_test_copies(functions),
+                *documents(functions.bucket, write=False),
+            ],
+        )
         read = reader(self, functions, isolation, databases, told)
 
         self._workflow = flow = Workflow(self, "Workflow", name=_NAME, topic=alerts.topic, key=functions.key)
@@ -211,8 +225,10 @@ def reader(
     isolation: TestIsolation,
     databases: Sequence[str],
     environment: Mapping[str, str],
+    *,
+    own_secret: bool = True,
 ) -> lambda_.Function:
-    """Make the function that opens test copies, and nothing else."""
+    """Make the function that opens test copies, and nothing else. own_secret: copies may have a master secret."""
     function = functions.add(
         scope,
         "Read",
@@ -220,7 +236,7 @@ def reader(
         description="Reads a restored test copy",
         statements=[
             *documents(functions.bucket),
-            *read_own_secret(functions, test=True),
+            *(read_own_secret(functions, test=True) if own_secret else []),
             connect_to_restored(functions, ROLE),
         ],
         network=isolation.network,

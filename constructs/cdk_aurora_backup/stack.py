@@ -94,6 +94,7 @@ class AuroraBackupStack(Stack):
             snapshot_quota=config.snapshot_quota,
             reserved_concurrency=config.reserved_concurrency,
             break_glass=break_glass,
+            vault_name=config.vault_name,
             vault_lock=_vault_lock(config.vault_lock),
             copies=[self._copy(n, given) for n, given in enumerate(config.copy_to)],
             replicate_to=[_replica(given) for given in config.replicate_to],

@@ -10,6 +10,7 @@ from constructs import Construct
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aws_cdk import aws_iam as iam
     from aws_cdk import aws_s3 as s3
 
     from cdk_aurora_backup.alerts import BackupAlerts
@@ -63,6 +64,20 @@ _WORKFLOWS = ("DeleteStateMachine", "UpdateStateMachine")
 _SCHEDULES = ("DeleteSchedule", "UpdateSchedule")
 _TOPICS = ("DeleteTopic", "RemovePermission", "SetTopicAttributes", "Unsubscribe")
 _TRAILS = ("DeleteTrail", "PutEventSelectors", "StopLogging", "UpdateTrail")
+_ROLES = (
+    "AttachRolePolicy",
+    "CreatePolicyVersion",
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "DeleteRole",
+    "DeleteRolePermissionsBoundary",
+    "DeleteRolePolicy",
+    "DetachRolePolicy",
+    "PutRolePermissionsBoundary",
+    "PutRolePolicy",
+    "SetDefaultPolicyVersion",
+    "UpdateAssumeRolePolicy",
+)
 _CLOUDFORMATION = ["cloudformation.amazonaws.com"]  # what CloudTrail writes as the source of its calls
 _STACKS = ("DeleteStack", "ExecuteChangeSet", "UpdateStack")
 
@@ -73,10 +88,21 @@ class TamperAlerts(Construct):
     They need a CloudTrail trail that records management events. Calls that CloudFormation makes are left out, and the
     deployment itself is told instead. Two rules watch the rules, so that deleting either is told by the other; whoever
     deletes both before the first event arrives is heard once. Deleting an object version is a data event: it is not
-    among them.
+    among them. IAM tells of its calls in one Region of the partition only (us-east-1, us-gov-west-1, cn-north-1): in
+    any other, `RoleCalls` hears nothing until a rule there sends `aws.iam` on to this Region's event bus.
+
+    break_glass: roles whose trust and permissions are watched too, beside the stack's own.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, alerts: BackupAlerts, bucket: s3.IBucket) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        alerts: BackupAlerts,
+        bucket: s3.IBucket,
+        break_glass: Sequence[iam.IRole] = (),
+    ) -> None:
         super().__init__(scope, construct_id)
         self._alerts = alerts
         stack = Stack.of(self).stack_name
@@ -97,6 +123,10 @@ class TamperAlerts(Construct):
         self._tell("FunctionCalls", "lambda", "the functions that back up", _LAMBDA, {"functionName": anywhere})
         self._tell("WorkflowCalls", "states", "the workflows that back up", _WORKFLOWS, {"stateMachineArn": anywhere})
         self._tell("ScheduleCalls", "scheduler", "the schedules of backups", _SCHEDULES, {"name": ours})
+        roles = [*ours, *(role.role_name for role in break_glass)]
+        policies = [{"wildcard": f"*:policy/{stack}-*"}]
+        by_role = {"$or": [{"roleName": roles}, {"policyArn": policies}]}
+        self._tell("RoleCalls", "iam", "a role of the backups, or the break-glass role", _ROLES, by_role)
         self._tell("TopicCalls", "sns", "where alerts go", _TOPICS)
         self._tell("TrailCalls", "cloudtrail", "the record of calls that these alerts rest on", _TRAILS)
         self._tell(

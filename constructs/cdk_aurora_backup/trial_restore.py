@@ -8,7 +8,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from cdk_aurora_backup.logical_backup import read_sets, write_sets
+from cdk_aurora_backup.logical_backup import list_sets, read_sets, write_sets
 from cdk_aurora_backup.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ class TrialRestore(Construct):
             "NewestSets",
             "newest_sets",
             description="Finds the newest dump set of each database",
-            statements=read_sets(bucket),
+            statements=[list_sets(bucket)],
         )
         self._restore = functions.add(
             self,
             "Restore",
             "verify",
             description="Restores a dump set into a throw-away PostgreSQL and compares it with its manifest",
-            statements=[*read_sets(bucket), *write_sets(bucket)],
+            statements=[*read_sets(bucket), *write_sets(bucket, archives=False)],
             layers=[functions.server],
             timeout=_LAMBDA_LIMIT,
             memory_mb=_MEMORY_MB,

@@ -118,10 +118,13 @@ def targets(app: App) -> dict[str, Target]:
     key, key_policy = _key(main, "Key")
     cluster, properties = _one(main, "AWS::RDS::DBCluster")
     encrypted = {"encrypted"} if properties["StorageEncrypted"] else set()
-    rule, alarm, function = (
-        min(n for n, _ in main.of(kind))
-        for kind in ("AWS::Events::Rule", "AWS::CloudWatch::Alarm", "AWS::Lambda::Function")
-    )
+    rule, alarm, function, schedule, topic, role = (
+        min(n for n, _ in main.of(f"AWS::{kind}"))
+        for kind in (
+            "Events::Rule", "CloudWatch::Alarm", "Lambda::Function", "Scheduler::Schedule", "SNS::Topic", "IAM::Role",
+        )
+    )  # fmt: skip
+    plan, _ = _one(main, "AWS::Backup::BackupPlan")
     found = {
         "automated": Target(f"{rds}:cluster-auto-backup:ab-1", account),
         "cluster": Target(main.arn(cluster), account),
@@ -140,9 +143,15 @@ def targets(app: App) -> dict[str, Target]:
         "rule": Target(main.arn(rule), account, names={"name": main.name(rule)}),
         "alarm": Target(main.arn(alarm), account, names={"alarmNames": [main.name(alarm)]}),
         "function": Target(main.arn(function), account, names={"functionName": main.name(function)}),
+        "schedule": Target(main.arn(schedule), account, names={"name": main.name(schedule)}),
+        "topic": Target(main.arn(topic), account, names={"topicArn": main.arn(topic)}),
+        "role": Target(main.arn(role), account, names={"roleName": main.name(role)}),
+        "plan": Target(main.arn(plan), account),
+        "trail": Target(f"arn:aws:cloudtrail:{region}:{account}:trail/all", account, names={"name": "all"}),
+        "account": Target("*", account),
     }
-    if role := _break_glass(key_policy):
-        found["break-glass"] = Target(role, account)
+    if glass := _break_glass(key_policy):
+        found["break-glass"] = Target(glass, account, names={"roleName": glass.rpartition("/")[2]})
     if app.keeper:
         found |= _kept(app.keeper)
     return found
@@ -283,7 +292,7 @@ def _left(target: Target, broken: set[str]) -> set[str]:
 
 def _heard(attack: Mapping[str, Any], target: Target, rules: Mapping[str, EventPattern], stack: Resolved) -> bool:
     """Whether a rule, other than one that the attack is made on, hears of it."""
-    if attack["event"] is None:
+    if not told_in(attack, stack.region):
         return False
     service, name = attack["event"]
     event = {
@@ -298,6 +307,11 @@ def _heard(attack: Mapping[str, Any], target: Target, rules: Mapping[str, EventP
         },
     }
     return any(p.matches_event(event) for rule, p in rules.items() if stack.arn(rule) != target.arn)
+
+
+def told_in(attack: Mapping[str, Any], region: str) -> bool:
+    """Whether CloudTrail tells EventBridge of the attack in this Region."""
+    return bool(attack["event"]) and attack.get("region", region) == region
 
 
 def survivors(outcomes: Iterable[Outcome], app: App) -> dict[str, bool]:

@@ -21,7 +21,7 @@ from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.backup_vault import VaultLock, air_gapped_acknowledgement, compliance_acknowledgement
 from cdk_aurora_backup.vault_account import VAULT_NAME, BackupVaultAccount
 from tests.synth.resolution import Resolved
-from tests.synth.synthesis import FLAGS, some_clients
+from tests.synth.synthesis import new_app, some_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,8 @@ PROTECTED, KEEPER, REGION = "111122223333", "444455556666", "eu-west-1"
 POLICY = RetentionPolicy.hipaa()
 BREAK_GLASS = f"arn:aws:iam::{PROTECTED}:role/break-glass"
 COOLING_OFF = 7
-# The name that CDK makes from the construct's path: a compliance lock's acknowledgement repeats it.
-MAIN_VAULT = "ProtectedBackupSnapshotsVault291E4534"
+# The name that is made of the stack's name and the path: a compliance lock's acknowledgement repeats it.
+MAIN_VAULT = "Protected-Backup-Snapshots-Vault-E666CEBC"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ PACKS: dict[str, tuple[Callable[[cdk.App], Any], ...]] = {
 @cache
 def synthesised(name: str) -> App:
     """An option set, synthesised once for all tests, through its compliance packs."""
-    app = cdk.App(context=FLAGS, analytics_reporting=False)
+    app = new_app()
     OPTION_SETS[name](app)
     cdk.Validations.of(app).add_plugins(*(pack(app) for pack in PACKS[name]))
     assembly = app.synth()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _ARNS = {
     "AWS::Backup::BackupVault": "arn:aws:backup:{region}:{account}:backup-vault:{name}",
     "AWS::Backup::LogicallyAirGappedBackupVault": "arn:aws:backup:{region}:{account}:backup-vault:{name}",
+    "AWS::Backup::BackupPlan": "arn:aws:backup:{region}:{account}:backup-plan:{name}",
     "AWS::Backup::Framework": "arn:aws:backup:{region}:{account}:framework:{name}",
     "AWS::Backup::RestoreTestingPlan": "arn:aws:backup:{region}:{account}:restore-testing-plan:{name}",
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",

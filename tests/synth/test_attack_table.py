@@ -96,9 +96,18 @@ def test_every_attack_that_the_issue_names_is_in_the_table(results):
 
 @pytest.mark.parametrize("option", ["default", "compliance lock", "second account", "strongest"])
 def test_every_possible_call_that_cloudtrail_records_in_the_region_is_alarmed(results, option):
-    told = {attack["name"] for attack in attacks.DATA["attacks"] if attack["event"]}
+    told = {attack["name"] for attack in attacks.DATA["attacks"] if attacks.told_in(attack, hardened.REGION)}
     silent = [o.attack for o in results[option] if o.verdict == "possible" and o.attack in told and not o.alarmed]
     assert silent == []
+
+
+def test_in_iams_own_region_a_change_of_roles_is_alarmed_too(apps):
+    app = apps["compliance lock"]
+    moved = replace(app, protected=replace(app.protected, region="us-east-1"))
+    names = {attack["name"] for attack in attacks.DATA["attacks"] if attack.get("region")}
+    found = attacks.table({"moved": moved})["moved"]
+    assert [o.attack for o in found if o.attack in names and not o.alarmed] == []
+    assert len(names) == 3
 
 
 def test_a_rule_that_is_deleted_is_told_of_by_another(results):

@@ -149,3 +149,15 @@ def test_an_air_gapped_vault_outlives_its_stack_and_lets_the_other_account_copy_
 def test_an_air_gapped_vault_that_would_refuse_its_copies_is_refused(changes, said):
     with pytest.raises(SynthError, match=said):
         air_gapped(**changes)
+
+
+def test_two_apps_with_the_same_constructs_at_the_same_path_make_vaults_of_different_names():
+    names = [vaulted(new_stack("Mine", stack_name=name))["BackupVaultName"] for name in ("clinic-one", "clinic-two")]
+    assert len(set(names)) == 2
+    assert all(2 <= len(name) <= 50 for name in names)
+
+
+def test_a_default_name_is_cut_to_what_aws_backup_takes_and_stays_its_own():
+    long = [vaulted(new_stack("Mine", stack_name=f"{'clinic-' * 10}{n}"))["BackupVaultName"] for n in "ab"]
+    assert len(set(long)) == 2
+    assert max(map(len, long)) <= 50

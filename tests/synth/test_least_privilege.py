@@ -1,8 +1,10 @@
 """Every role has what its code calls, and nothing that neither a call nor a reason explains.
 
-The calls are read from the code (`calls.py`), their IAM actions and the reasons from the reviewed table
-(tests/data/operations.json), the policies from the synthesised template with every option on. The check fails when any
-of the three changes without the others.
+Calls come from two places that check each other: the code itself (`calls.py` reads which operations a handler can
+reach), and the workflow tests and the drill, which recorded what each function called, and on what
+(tests/data/calls.json). The reviewed table (tests/data/operations.json) says what IAM asks for each operation, and the
+reasons. An IAM engine decides every recorded request against the synthesised policies, with their resources and
+conditions, the bucket's policy and the key's. The check fails when any of these changes without the others.
 """
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.synth import calls, hardened
+from tests.synth import attacks, calls, hardened, requests
 from tests.synth.synthesis import ROOT
 
 PATH = ROOT / "tests/data/operations.json"
-TABLE = json.loads(PATH.read_text())
+TABLE = requests.TABLE
 PREFIX = "aurora_backup.handlers."
 
 
@@ -54,60 +56,46 @@ def roles():
     return found
 
 
-def needed(handler):
-    """The IAM actions of a handler's calls, by the reviewed table."""
-    operations = TABLE["operations"]
-    return {action for call in TABLE["handlers"][handler]["calls"] for action in operations[call]}
-
-
-def unexplained(role):
-    """(statement, action) that neither a call nor a reason explains."""
-    if role.handler is None:
-        known = any(part in role.policy for part in TABLE["services"])
-        return [] if known else [(sid, action) for sid, actions in role.statements.items() for action in actions]
-    calls_for = needed(role.handler)
-    return [
-        (sid, action)
-        for sid, actions in role.statements.items()
-        if sid not in TABLE["platform"] and sid not in TABLE["reasons"]
-        for action in actions - calls_for
-    ]
-
-
 def missing(role):
-    """IAM actions of the handler's calls that its policy does not grant."""
-    # PassRole and grants are asked for only where a monitoring role or a customer key is given.
-    conditional = {"iam:PassRole", "kms:CreateGrant", "kms:DescribeKey"}
-    return sorted(needed(role.handler) - role.actions - conditional)
+    """IAM actions of the handler's unrecorded calls that its policy does not grant; recorded ones are tried below."""
+    rows = (need for call in TABLE["handlers"][role.handler]["unrecorded"] for need in TABLE["operations"][call])
+    return sorted({action for action, _, *when in rows if not when} - role.actions)
 
 
 def test_the_table_speaks_of_exactly_what_each_handlers_code_can_reach(roles):
     found = {role.handler: set(calls.reached(role.handler)) for role in roles if role.handler}
     if os.environ.get("UPDATE_GOLDEN"):
-        _rewrite(roles, found)
+        _rewrite(found)
         return
-    written = {h: set(row["calls"]) | set(row["never"]) for h, row in TABLE["handlers"].items()}
-    assert found == written, "code and tests/data/operations.json differ: UPDATE_GOLDEN=1 writes it, review the change"
+    assert set(found) == set(TABLE["handlers"])
+    for handler, row in TABLE["handlers"].items():
+        known = {*row["calls"], *row["unrecorded"], *row["never"]}
+        assert found[handler] <= known, f"{handler} can reach more than {PATH.name} says: UPDATE_GOLDEN=1, and review"
+        assert {*row["unrecorded"], *row["never"]} <= found[handler], f"{handler} cannot reach all that the table says"
+
+
+def test_no_call_is_of_two_kinds():
+    for handler, row in TABLE["handlers"].items():
+        kinds = [*row["calls"], *row["unrecorded"], *row["never"]]
+        assert len(kinds) == len(set(kinds)), handler
 
 
 def test_every_call_has_its_iam_actions_in_the_table():
-    called = {call for row in TABLE["handlers"].values() for call in row["calls"]}
+    called = {call for row in TABLE["handlers"].values() for call in (*row["calls"], *row["unrecorded"])}
     assert called <= set(TABLE["operations"])
 
 
-def test_every_call_is_allowed_by_the_roles_policy(roles):
+def test_every_unrecorded_call_is_allowed_by_the_roles_policy(roles):
     assert {role.policy: missing(role) for role in roles if role.handler and missing(role)} == {}
 
 
-def test_every_statement_is_needed_by_a_call_or_has_a_reason(roles):
-    assert {role.policy: unexplained(role) for role in roles if unexplained(role)} == {}
+def test_every_role_that_a_service_assumes_says_where_its_statements_come_from(roles):
+    others = [role.policy for role in roles if role.handler is None]
+    assert [name for name in others if not any(part in name for part in TABLE["services"])] == []
 
 
-def test_every_reason_is_still_of_a_statement_that_exists(roles):
-    statements = {sid for role in roles for sid in role.statements}
-    # A cluster with a secret logs in with it, an option without one by IAM.
-    assert set(TABLE["reasons"]) - statements <= {"ConnectByIam"}
-    assert set(TABLE["platform"]) <= statements
+def test_every_reason_is_still_of_something_that_exists(roles):
+    assert set(TABLE["platform"]) <= {sid for role in roles for sid in role.statements}
     for part in set(TABLE["services"]) - {"FlowLogs", "LongRunning"}:  # options of other stacks
         assert any(part in role.policy for role in roles if role.handler is None), part
 
@@ -120,19 +108,142 @@ def test_no_role_but_those_that_delete_on_purpose_may_delete(roles):
         a for a in r.actions if re.search(r":(Delete|Remove)", a)} - network]  # fmt: skip
 
 
+# What was recorded.
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return hardened.synthesised("strongest").protected
+
+
+@pytest.fixture(scope="module")
+def asked(stack):
+    return requests.Requests(stack, requests.recorded())
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Each request with the engine's decision and the statements of the role's policy that allow it."""
+
+    rows: list[tuple[requests.Request, str, set[str]]]
+
+    def refused(self):
+        return [(r.function, r.call, r.action, r.resource) for r, decision, _ in self.rows if decision != "Allowed"]
+
+    def used(self):
+        return {(r.function, sid, r.action) for r, decision, sids in self.rows if decision == "Allowed" for sid in sids}
+
+
+WEAKER = {  # control: (function, statement, what is changed of it) -> a request that must then be refused
+    "resource": ("BackupLogicalDump", "WriteSets", {"Resource": "arn:aws:s3:::another/*"}),
+    "condition": (
+        "BackupRecoveryRecoveryTestCleanUp",
+        "DeleteTestCopies",
+        {"Condition": {"StringEquals": {"aws:ResourceTag/aurora-backup:owner": "somebody-else"}}},
+    ),
+    "effect": ("BackupRetentionAct", "Log", {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}),
+}
+
+
+@pytest.fixture(scope="module")
+def decisions(stack, asked):
+    """{"": as synthesised, and by control}: one run of the engine for all."""
+    batches = {"": [(request, asked.functions[request.function]) for request in asked.all()]}
+    for control, (key, sid, change) in WEAKER.items():
+        function = asked.functions[key]
+        weak = replace(function, statements={**function.statements, sid: {**function.statements[sid], **change}})
+        batches[control] = [(request, weak) for request in asked.all() if request.function == key]
+    for function, needs in requests.declared(stack):
+        context = (("aws:SecureTransport", "true"),)
+        batches[""] += [(requests.Request(function.key, "", *need, context), function) for need in dict.fromkeys(needs)]
+    questions = [
+        {**requests.simulation(request, n, function, stack), "id": f"{control}/{n}"}
+        for control, batch in batches.items()
+        for n, (request, function) in enumerate(batch)
+    ]
+    answers = attacks.evaluate(questions)
+    found = {}
+    for control, batch in batches.items():
+        told = [answers[f"{control}/{n}"] for n in range(len(batch))]
+        found[control] = Decided(
+            [
+                (
+                    request,
+                    answer["decision"],
+                    {g["statement"] for g in answer["granted"] if g["policy"] == request.function},
+                )
+                for (request, _), answer in zip(batch, told, strict=True)
+            ]
+        )
+    return found
+
+
+def test_every_function_was_recorded(asked):
+    assert set(asked.functions) == set(requests.recorded())
+
+
+def test_every_recorded_request_is_allowed(decisions):
+    assert decisions[""].refused() == []
+
+
+def test_the_calls_of_the_table_are_those_that_were_recorded():
+    """What the code can reach and nobody saw must be named `unrecorded`, with the reason, or `never`."""
+    assert {handler: set(row["calls"]) for handler, row in TABLE["handlers"].items()} == _recorded_by_handler()
+
+
+def idle(functions, used):
+    """`function sid action` of everything that a policy allows and no recorded request used."""
+    return {
+        f"{function.key} {sid} {action}"
+        for function in functions
+        for sid, statement in function.statements.items()
+        if sid not in _unasked(function)
+        for action in _listed(statement["Action"])
+        if (function.key, sid, action) not in used
+    }
+
+
+def _unasked(function):
+    """Statements that the platform uses: Lambda of a function's role; of other roles only logs and traces."""
+    return TABLE["platform"] if function.handler else {"DeliverLogs", "Trace"}
+
+
+def unexplained(lines):
+    return sorted(line for line in lines if not any(re.fullmatch(pattern, line) for pattern in TABLE["idle"]))
+
+
+def test_every_action_of_every_statement_was_used_or_has_a_reason(stack, asked, decisions):
+    others = [function for function, _ in requests.declared(stack)]
+    lines = idle([*asked.functions.values(), *others], decisions[""].used())
+    assert unexplained(lines) == []
+    assert [p for p in TABLE["idle"] if not any(re.fullmatch(p, line) for line in lines)] == [], "reasons of nothing"
+
+
+@pytest.mark.parametrize("control", WEAKER)
+def test_control_a_recorded_request_is_refused_when_its_policy_is_narrowed(decisions, control):
+    assert decisions[control].refused()
+
+
+def _listed(actions):
+    return [actions] if isinstance(actions, str) else actions
+
+
 # The controls: the check must fail when either side changes.
 
 
-def test_control_a_permission_that_is_taken_away_is_missed(roles):
+def test_control_a_permission_that_only_an_unrecorded_call_needs_is_missed_too(roles):
     role = next(r for r in roles if r.handler == "dump")
-    weaker = Granted(role.policy, role.handler, {s: a - {"s3:PutObject"} for s, a in role.statements.items()})
-    assert missing(weaker) == ["s3:PutObject"]
+    weaker = Granted(role.policy, role.handler, {"WriteSets": {"s3:PutObject"}})
+    assert missing(weaker) == ["s3:AbortMultipartUpload"]
+    assert missing(role) == []
 
 
-def test_control_a_permission_that_is_added_is_unexplained(roles):
-    role = next(r for r in roles if r.handler == "dump")
-    stronger = Granted(role.policy, role.handler, {**role.statements, "Spare": {"rds:DeleteDBCluster"}})
-    assert unexplained(stronger) == [("Spare", "rds:DeleteDBCluster")]
+def test_control_a_permission_that_is_added_is_unexplained(asked, decisions):
+    function = asked.functions["BackupLogicalDump"]
+    spare = {"Spare": {"Action": "rds:DeleteDBCluster"}, "WriteSets": {"Action": ["s3:PutObject", "s3:DeleteObject"]}}
+    stronger = replace(function, statements={**function.statements, **spare})
+    found = unexplained(idle([stronger], decisions[""].used()))
+    assert found == ["BackupLogicalDump Spare rds:DeleteDBCluster", "BackupLogicalDump WriteSets s3:DeleteObject"]
 
 
 def test_control_the_call_graph_sees_a_call_behind_two_modules():
@@ -140,25 +251,32 @@ def test_control_the_call_graph_sees_a_call_behind_two_modules():
     assert "put_restore_validation_result" in calls.reached("answer_native_test")
 
 
-def _rewrite(roles, found):
-    rows = {}
-    for role in roles:
-        if role.handler:
-            granted = rows.setdefault(role.handler, set())
-            granted |= role.actions
-    TABLE["handlers"] = {
-        handler: {
-            "calls": sorted(c for c in found[handler] if _plain(c) and _plain(c) <= actions),
-            "never": sorted(c for c in found[handler] if not (_plain(c) and _plain(c) <= actions)),
-        }
-        for handler, actions in sorted(rows.items())
+def _recorded_by_handler():
+    handlers = {
+        function.key: function.handler for function in requests.functions(hardened.synthesised("strongest").protected)
     }
-    text = json.dumps(TABLE, indent=2)
-    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
-    PATH.write_text(text + "\n")
+    made = {}
+    for key, found in requests.recorded().items():
+        made.setdefault(handlers[key], set()).update(call for call, _ in found)
+    return made
 
 
-def _plain(call):
-    """A call's actions without its dependents."""
-    actions = TABLE["operations"].get(call, [])
-    return {a for a in actions if not a.startswith(("kms:", "iam:"))} or set(actions)
+def _rewrite(found):
+    """Calls as recorded; whatever else the code can reach, and is not explained yet, becomes `never`: review that."""
+    made = _recorded_by_handler()
+    rows = {}
+    for handler in sorted(found):
+        old = TABLE["handlers"].get(handler, {"unrecorded": {}})
+        done = made.get(handler, set())
+        explained = {c: why for c, why in old["unrecorded"].items() if c in found[handler] and c not in done}
+        never = sorted(found[handler] - done - set(explained))
+        rows[handler] = {"calls": sorted(done), "unrecorded": explained, "never": never}
+    PATH.write_text(_text({**TABLE, "handlers": rows}) + "\n")
+
+
+def _text(value, depth=0):
+    """JSON with a line for each row of a table, however long."""
+    if depth > 2 or not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    inner = (f"{'  ' * (depth + 1)}{json.dumps(key)}: {_text(item, depth + 1)}" for key, item in value.items())
+    return "{\n" + ",\n".join(inner) + "\n" + "  " * depth + "}"

@@ -59,32 +59,35 @@ def test_every_state_machine_logs_everything_without_data_and_is_traced(stack):
         assert properties["TracingConfiguration"] == {"Enabled": True}
 
 
-def test_only_the_clean_up_and_the_janitor_can_delete_and_only_test_copies_with_our_tag(stack):
+def test_only_the_clean_ups_and_the_janitor_can_delete_and_only_test_copies_with_our_tags(stack):
     found = {}
     for policy, statement in stack.policies():
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        if any(action.startswith("rds:Delete") for action in actions):
-            found[policy] = statement
-    assert (
-        sorted(name.split("Recovery", 2)[-1][:24] for name in found)
-        == sorted(["Janitor", "NativeRestoreTestCleanUp", "RecoveryTestCleanUp"], key=str)
-        or len(found) == 3
-    )
-    for statement in found.values():
-        names = [resource.rpartition(":")[2] for resource in statement["Resource"]]
-        assert sorted(names) == ["awsbackup-restore-test*", "recovery-test-*", "recovery-test-*"]
-        assert statement["Condition"] == {"StringEquals": {"aws:ResourceTag/aurora-backup:purpose": "recovery-test"}}
+        if '"rds:Delete' in json.dumps(statement["Action"]):
+            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+            role = policy.partition("Role")[0].removeprefix("Recovery").removesuffix("Function")
+            found[role, statement["Sid"]] = sorted(resource.rpartition(":")[2] for resource in resources)
+            tags = {"aws:ResourceTag/aurora-backup:owner": "Recovery"}
+            tags["aws:ResourceTag/aurora-backup:purpose"] = "recovery-test"
+            assert statement["Condition"] == {"StringEquals": tags}
+    copies, added = ["recovery-test-*", "recovery-test-*"], ["awsbackup-restore-test*"]
+    assert found == {
+        ("Janitor", "DeleteTestCopies"): copies,
+        ("Janitor", "DeleteAddedInstances"): added,
+        ("RecoveryTestCleanUp", "DeleteTestCopies"): copies,
+        ("NativeRestoreTestCleanUp", "DeleteAddedInstances"): added,
+    }
 
 
 def test_restoring_needs_our_tag_in_the_request_and_changing_needs_it_on_the_cluster(stack):
     conditions = [
         (s["Sid"], json.dumps(s.get("Condition")))
         for _, s in stack.policies()
-        if s.get("Sid") in {"Restore", "Settle"} and "rds:" in json.dumps(s["Action"])
+        if s.get("Sid") in {"Restore", "AddInstance", "Settle"} and "rds:" in json.dumps(s["Action"])
     ]
     ours = [(sid, text) for sid, text in conditions if "aurora-backup:purpose" in text]
-    assert len(ours) == 6
-    assert all(("aws:RequestTag" if sid == "Restore" else "aws:ResourceTag") in text for sid, text in ours)
+    assert sorted(sid for sid, _ in ours) == ["AddInstance", "Restore", "Restore", "Settle", "Settle"]
+    assert all(("aws:ResourceTag" if sid == "Settle" else "aws:RequestTag") in text for sid, text in ours)
+    assert all("aurora-backup:owner" in text for _, text in ours)
 
 
 def test_no_function_that_opens_postgresql_can_call_rds(stack):

@@ -110,3 +110,22 @@ def test_the_restore_role_makes_only_clusters_that_bear_the_tests_prefix(stronge
         if ":cluster:" in arn
     }
     assert {arn.rpartition(":")[2] for arn in clusters} == {"awsbackup-restore-test-*"}
+
+
+def test_aurora_backup_hands_every_completed_restore_test_to_its_own_validation(strongest):
+    (rule,) = [p for _, p in strongest.of("AWS::Events::Rule") if "restoreTestingPlanArn" in str(p["EventPattern"])]
+    (plan,) = [n for n, _ in strongest.of("AWS::Backup::RestoreTestingPlan")]
+    (machine,) = [n for n, _ in strongest.of("AWS::StepFunctions::StateMachine") if "NativeRestoreTest" in n]
+    assert rule["EventPattern"]["detail"] == {"status": ["COMPLETED"], "restoreTestingPlanArn": [strongest.arn(plan)]}
+    (target,) = rule["Targets"]
+    assert target["Arn"] == strongest.arn(machine)
+    assert target["InputTransformer"]["InputPathsMap"] == {"detail-restoreJobId": "$.detail.restoreJobId"}
+    assert '"restore_job":<detail-restoreJobId>' in target["InputTransformer"]["InputTemplate"]
+
+
+def test_what_the_rule_cannot_deliver_reaches_the_encrypted_queue(strongest):
+    keys = [p["KeyPolicy"]["Statement"] for _, p in strongest.of("AWS::KMS::Key")]
+    (stmt,) = [s for statements in keys for s in statements if s.get("Sid") == "DeadLettersOfRules"]
+    assert stmt["Principal"] == {"Service": "events.amazonaws.com"}
+    context = stmt["Condition"]["ArnLike"]["kms:EncryptionContext:aws:sqs:arn"]
+    assert context.startswith(f"arn:aws:sqs:{strongest.region}:{strongest.account}:")

@@ -56,6 +56,19 @@ def test_a_deployment_is_told_once_and_not_call_by_call(patterns):
     assert told(patterns, "cloudformation", "ExecuteChangeSet", stackName="Protected") == 1
 
 
+def test_a_change_of_the_stacks_roles_or_policies_is_told(patterns):
+    arn = f"arn:aws:iam::{hardened.PROTECTED}:policy/Protected-Dump-X"
+    assert told(patterns, "iam", "PutRolePolicy", roleName="Protected-Dump-X") == 1
+    assert told(patterns, "iam", "CreatePolicyVersion", policyArn=arn) == 1
+    assert told(patterns, "iam", "PutRolePolicy", roleName="somebody-elses") == 0
+
+
+def test_a_change_of_the_break_glass_role_is_told():
+    rules = hardened.synthesised("compliance lock").protected.of("AWS::Events::Rule")
+    roles = [EventPattern.load(json.dumps(p["EventPattern"])) for name, p in rules if "RoleCalls" in name]
+    assert told(roles, "iam", "UpdateAssumeRolePolicy", roleName="break-glass") == 1
+
+
 def test_looking_is_not_told(patterns):
     assert told(patterns, "rds", "DescribeDBClusters") == 0
     assert told(patterns, "backup", "ListRecoveryPointsByBackupVault") == 0

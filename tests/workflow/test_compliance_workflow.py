@@ -14,6 +14,7 @@ from aurora_backup.evidence import Rules, verify
 from aurora_backup.evidence_store import EvidenceNotWritten, EvidenceStore
 from aurora_backup.handlers import gather_compliance, report_compliance
 from aurora_backup.policy import RetentionPolicy
+from tests import recording
 
 OWNER = "Compliance-Test"
 POLICY = RetentionPolicy.dev()
@@ -83,7 +84,10 @@ def run(deployed, monkeypatch):
 
     def report(execution=None, **more):
         event = {"execution": execution or f"run-{secrets.token_hex(4)}", "started": datetime.now(UTC).isoformat()}
-        return report_compliance.handler(gather_compliance.handler(event | more, None), None)
+        with recording.listening("Gather", "gather_compliance", deployed):
+            facts = gather_compliance.handler(event | more, None)
+        with recording.listening("Report", "report_compliance", deployed):
+            return report_compliance.handler(facts, None)
 
     return report
 
