@@ -431,8 +431,7 @@ def plan_test(
         owner=owner,
         execution=execution,
         started=started,
-        # The janitor takes over when the copy expires: give up an hour before.
-        deadline=expires - min(timedelta(hours=1), lifetime / 4),
+        deadline=_give_up(expires, lifetime),
         expires=expires,
         source=source_id,
         source_resource_id=source_resource_id,
@@ -444,6 +443,11 @@ def plan_test(
         instances=(_instance(target, 1, instance, plan_tags),),
         skipped=dict(skipped),
     )
+
+
+def _give_up(expires: datetime, lifetime: timedelta) -> datetime:
+    """When a test stops trying: the janitor takes over when the copy expires, so an hour before."""
+    return expires - min(timedelta(hours=1), lifetime / 4)
 
 
 def own_secret(key: str | None) -> dict[str, Any]:
@@ -475,7 +479,7 @@ def plan_native_test(
         owner=owner,
         execution=execution,
         started=started,
-        deadline=expires - min(timedelta(hours=1), lifetime / 4),
+        deadline=_give_up(expires, lifetime),
         expires=expires,
         source=source_id,
         source_resource_id=source_resource_id,
