@@ -27,7 +27,7 @@ HEARD: list[dict[str, Any]] = []
 _running: list[dict[str, Any]] = []
 _OURS = re.compile(r"(on-demand-|recovery-test-|awsbackup-restore-test-|awsbackup:)")  # of names that policies know
 _RESTORED_SECRET = re.compile(r"arn:secret:|arn:aws:secretsmanager:[\w-]*:\d*:secret:rds!cluster-")
-_DEPTHS = {"ledger": 2, "compliance-backups/evidence": 3}  # how many segments of a key say what it is
+_DEPTHS = {"ledger": 2, "registers": 2, "compliance-backups/evidence": 3}  # how many segments of a key say what it is
 
 
 @contextlib.contextmanager

@@ -220,6 +220,7 @@ class AuroraBackup(Construct):
             alerts=self._alerts,
             vaults=[self._plan.vault],
             lineage=lineage,
+            snapshot_quota=snapshot_quota,
         )
         locked = kept and vault is None and vault_lock is not None
         # The denials of an imported key or vault spare whom their owner says.

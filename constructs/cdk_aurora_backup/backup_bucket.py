@@ -23,7 +23,7 @@ _ABORT_UPLOADS_AFTER = Duration.days(3)
 _ACCESS_LOGS_KEPT = Duration.days(2192)
 _ACCESS_LOG_PREFIX = "backup-bucket/"
 _NOT_REPLICATED = "Replication needs a second account or Region, which only the caller can name."
-_LEDGER = "ledger/"  # creation records never expire: without one, nothing is deleted
+_FOREVER = ("ledger/", "registers/")  # without a creation record nothing is deleted; without a hold, too much is
 
 
 class BackupBucket(Construct):
@@ -164,7 +164,7 @@ class BackupBucket(Construct):
 def _keep_apart(derived: Sequence[LifecycleRule], own: Sequence[LifecycleRule]) -> None:
     """Refuse a rule of the caller's that reaches the policy's objects: S3 obeys whichever expires first."""
     for rule in own:
-        for other in (*(d.prefix for d in derived), _LEDGER):
+        for other in (*(d.prefix for d in derived), *_FOREVER):
             if rule.prefix.startswith(other) or other.startswith(rule.prefix):
                 raise SynthError(
                     f"BackupBucket.lifecycle: the prefix of a rule of one's own must not overlap {other!r}, which the "

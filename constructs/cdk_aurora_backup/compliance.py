@@ -222,7 +222,7 @@ class Compliance(Construct):
         bucket = self._functions.bucket
         names = ["EncryptionConfiguration", "LifecycleConfiguration", "BucketVersioning", "BucketPolicy"]
         names += ["BucketObjectLockConfiguration", "BucketPublicAccessBlock"]
-        objects = [bucket.arn_for_objects(f"{prefix}/*") for prefix in _PREFIXES]
+        objects = [bucket.arn_for_objects(f"{prefix}/*") for prefix in (*_PREFIXES, "registers")]
         facts = [bucket.arn_for_objects(f"{_EVIDENCE}/facts/*")]
         return [
             statement("ReadBucket", ["s3:ListBucket", *(f"s3:Get{name}" for name in names)], [bucket.bucket_arn]),

@@ -34,7 +34,7 @@ COMPLIANCE_PACKS = ("hipaa", "nist", "pci")
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """An Allow statement for an identity policy.
+    """A statement for an identity policy. deny: it takes away what another allows; Default: it allows.
 
     wildcard: why a resource of it holds a `*`; the reason goes into the compliance report, so a wildcard needs one.
     """
@@ -44,11 +44,13 @@ class Statement:
     resources: Sequence[str]
     conditions: Mapping[str, Any] = field(default_factory=dict)
     wildcard: str | None = None
+    deny: bool = False
 
     def as_policy(self) -> iam.PolicyStatement:
         """The statement as CDK takes it."""
         return iam.PolicyStatement(
             sid=self.sid,
+            effect=iam.Effect.DENY if self.deny else iam.Effect.ALLOW,
             actions=list(self.actions),
             resources=list(self.resources),
             conditions=dict(self.conditions),

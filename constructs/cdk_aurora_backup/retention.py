@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from aws_cdk import ArnFormat, Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from aurora_backup.policy import Prefix
+from aurora_backup.evidence import REGISTERS
+from aurora_backup.inventory import SET_RECORDS, SNAPSHOT_RECORDS
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Prefix
 from aurora_backup.recovery import SNAPSHOT_PREFIX
 from aurora_backup.retention import QUOTA_SHARE
 from aurora_backup.retention_metrics import NAMESPACE
 from aurora_backup.schedule import Schedule
 from aurora_backup.tags import LEGAL_HOLD, OWNER
-from cdk_aurora_backup.permissions import statement
+from cdk_aurora_backup.permissions import Statement, statement
 from cdk_aurora_backup.restore_states import LAMBDA_LIMIT, step
 from cdk_aurora_backup.workflow import Workflow
 
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions
-    from cdk_aurora_backup.permissions import Statement
 
-_EVIDENCE = "compliance-backups/evidence"
+_PLANS = "compliance-backups/evidence/retention"
+_HOLDS = f"{REGISTERS}holds"
 _DAY = Duration.days(1)
 _LONGEST_ALARM = 7  # CloudWatch looks at seven days at most
 _NAMES = "Objects and snapshots are named at run time; limited to this package's own prefixes."
@@ -47,8 +50,10 @@ class RetentionManager(Construct):
     versions of dump sets, which can be brought back until S3 removes noncurrent versions.
 
     vaults: AWS Backup vaults whose recovery points are looked at. lineage: resource ids of the clusters that this one
-    was recovered from. Starting the workflow with `{"started": time}` decides by that time: whoever may do so may
-    shorten retention, so guard states:StartExecution.
+    was recovered from. snapshot_quota: the Region's quota of manual cluster snapshots. Default: 100.
+
+    Starting the workflow with `{"started": time, "ahead_of_clock": true}` decides by a time that has not come: whoever
+    may do so may shorten retention, so guard states:StartExecution. Without the second key such a time is refused.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class RetentionManager(Construct):
         alerts: BackupAlerts,
         vaults: Sequence[backup.IBackupVault] = (),
         lineage: Sequence[str] = (),
+        snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
     ) -> None:
         super().__init__(scope, construct_id)
         self._functions = functions
@@ -67,6 +73,7 @@ class RetentionManager(Construct):
         environment = {
             "BACKUP_VAULTS": stack.to_json_string([vault.backup_vault_name for vault in vaults]),
             "LINEAGE": stack.to_json_string(list(lineage)),
+            "SNAPSHOT_QUOTA": str(snapshot_quota),
         }
         self._plan = functions.add(
             self,
@@ -77,7 +84,7 @@ class RetentionManager(Construct):
                 *self._observe(),
                 self._list_uploads(),
                 *self._list_vaults(vaults),
-                self._write("retention"),
+                self._write("WriteRetention", _PLANS),
             ],
             environment=environment,
             timeout=LAMBDA_LIMIT,
@@ -90,8 +97,8 @@ class RetentionManager(Construct):
             description="Deletes what a plan lets go, looking again before each",
             statements=[
                 *self._observe(),
-                self._write("retention"),
-                self._write("holds"),
+                self._write("WriteRetention", _PLANS),
+                self._write("WriteHolds", _HOLDS),
                 *self._delete(),
                 self._guard(),
             ],
@@ -103,7 +110,8 @@ class RetentionManager(Construct):
             "LegalHold",
             "legal_hold",
             description="Places, lists and releases legal holds",
-            statements=[*self._observe(), self._write("holds"), *self._hold_anything()],
+            statements=[*self._observe(), self._write("WriteHolds", _HOLDS), *self._hold_anything()],
+            environment={"LINEAGE": environment["LINEAGE"]},
             timeout=Duration.minutes(5),
         )
         self._workflow = Workflow(self, "Workflow", name="Retention", topic=alerts.topic, key=functions.key)
@@ -143,9 +151,9 @@ class RetentionManager(Construct):
     def _definition(self) -> sfn.IChainable:
         flow = self._workflow
         begin, accepted = flow.begin()
-        common = {f"{field}.$": f"$.{field}" for field in ("execution", "started")}
-        plan = step(flow, "Plan", self._plan, common, result_path="$.plan", timeout=LAMBDA_LIMIT)
-        given = {"plan.$": "$.plan.plan", "findings.$": "$.plan.findings"}
+        # The whole input: `ahead_of_clock` is there only when somebody gave it.
+        plan = step(flow, "Plan", self._plan, None, result_path="$.plan", timeout=LAMBDA_LIMIT)
+        given = {f"{field}.$": f"$.plan.{field}" for field in ("plan", "findings", "ahead_of_clock")}
         act = step(flow, "Act", self._act, given, result_path="$.done", timeout=LAMBDA_LIMIT)
         release = step(
             flow,
@@ -222,7 +230,7 @@ class RetentionManager(Construct):
 
     def _observe(self) -> list[Statement]:
         lists = ("ListBucket", "ListBucketVersions")
-        read = [*self._sets(), *self._objects(f"{_EVIDENCE}/retention/*", f"{_EVIDENCE}/holds/*", "ledger/*")]
+        read = [*self._sets(), *self._objects(f"{_PLANS}/*", f"{REGISTERS}*", "ledger/*")]
         return [
             statement(
                 "ReadSnapshots",
@@ -242,12 +250,9 @@ class RetentionManager(Construct):
         arns = [vault.backup_vault_arn for vault in vaults]
         return [statement("ListRecoveryPoints", ["backup:ListRecoveryPointsByBackupVault"], arns)] if arns else []
 
-    def _write_both(self) -> list[Statement]:
-        return [self._write("retention"), self._write("holds")]
-
-    def _write(self, documents: str) -> Statement:
-        sid = f"Write{documents.title()}"
-        return statement(sid, ["s3:PutObject"], self._objects(f"{_EVIDENCE}/{documents}/*"), wildcard=_NAMES)
+    def _write(self, sid: str, place: str) -> Statement:
+        """Nobody here may write under `registers/confirmations/`: the second yes is a person's."""
+        return statement(sid, ["s3:PutObject"], self._objects(f"{place}/*"), wildcard=_NAMES)
 
     def _delete(self) -> list[Statement]:
         """No version of an object, nothing that is held, nothing of another owner, nothing automated."""
@@ -255,10 +260,21 @@ class RetentionManager(Construct):
             "StringEquals": {f"aws:ResourceTag/{OWNER}": self._functions.owner},
             "Null": {f"aws:ResourceTag/{LEGAL_HOLD}": "true"},
         }
-        records = self._objects("ledger/cluster-snapshot/*", "ledger/set/*")
+        owner = quote(self._functions.owner, safe="")
+        records = self._objects(*(f"ledger/{kind}/{owner}/*" for kind in (SNAPSHOT_RECORDS, SET_RECORDS)))
         mine = self._snapshots(f"{SNAPSHOT_PREFIX}-*")
+        delete = ["rds:DeleteDBClusterSnapshot"]
         return [
-            statement("DeleteSnapshots", ["rds:DeleteDBClusterSnapshot"], [mine], ours, wildcard=_NAMES),
+            statement("DeleteSnapshots", delete, [mine], ours, wildcard=_NAMES),
+            # What is held stays, whatever else this role, or a policy that somebody attaches to it, comes to allow.
+            Statement(
+                sid="KeepHeldSnapshots",
+                actions=delete,
+                resources=[self._snapshots("*")],
+                conditions={"Null": {f"aws:ResourceTag/{LEGAL_HOLD}": "false"}},
+                wildcard=_NAMES,
+                deny=True,
+            ),
             statement("HideSets", ["s3:DeleteObject"], [*self._sets(), *records], wildcard=_NAMES),
         ]
 

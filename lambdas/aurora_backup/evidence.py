@@ -11,9 +11,10 @@ A record's text is canonical: there is one text for one content, so that any cha
 under `compliance-backups/evidence/attachments/<owner>/<n>-<the beginning of their hash>/`, so that two writers never
 meet there.
 
-Beside the chain lie documents that other workflows write once: legal holds, retention plans and their results, recovery
-tests and recoveries. A record may name them: `body.documents` is a list of `{"key", "sha256", "bytes"}`. The first
-record that names a document stands. `verify` checks all of this from the bytes alone.
+Beside the chain lie documents that other workflows write once: legal holds and second yeses (under `registers/`, which
+no lifecycle rule reaches), retention plans and their results, recovery tests and recoveries. A record may name them:
+`body.documents` is a list of `{"key", "sha256", "bytes"}`. The first record that names a document stands. `verify`
+checks all of this from the bytes alone.
 """
 
 from __future__ import annotations
@@ -38,8 +39,15 @@ SCHEMA = 1
 ROOT = f"{Prefix.COMPLIANCE.value}/evidence/"
 FIRST = 1
 DOCUMENTS = "documents"  # in a record's body
-BESIDE = ("holds/", "retention/", "recovery-tests/", "recoveries/")
-_OWNED = BESIDE[:2]  # the owner's name comes next in the key; the others are kept by tier and time
+REGISTERS = "registers/"  # of legal holds, and of second yeses: what is in force has no age at which it may go
+BESIDE = (
+    f"{REGISTERS}holds/",
+    f"{REGISTERS}confirmations/",
+    f"{ROOT}retention/",
+    f"{ROOT}recovery-tests/",
+    f"{ROOT}recoveries/",
+)
+_OWNED = BESIDE[:3]  # the owner's name comes next in the key; the others are kept by tier and time
 _POINTER = "/latest.json"  # says which plan is the last: it is rewritten, and evidence of nothing
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _KEYS = {"schema", "sequence", "previous", "kind", "owner", "execution", "created", "attachments", "body", "digest"}
@@ -68,11 +76,10 @@ def attachment_key(owner: str, sequence: int, name: str, data: bytes) -> str:
 
 def is_document(key: str, owner: str) -> bool:
     """Whether this is a document beside the chain that an owner's records name."""
-    name = key.removeprefix(ROOT)
-    beside = next((prefix for prefix in BESIDE if name.startswith(prefix)), None)
-    if not key.startswith(ROOT) or beside is None or key.endswith(_POINTER):
+    beside = next((prefix for prefix in BESIDE if key.startswith(prefix)), None)
+    if beside is None or key.endswith(_POINTER):
         return False
-    return beside not in _OWNED or name.startswith(f"{beside}{percent(owner, safe='')}/")
+    return beside not in _OWNED or key.startswith(tuple(f"{beside}{percent(owner, safe='')}{end}" for end in "/."))
 
 
 def sha256(data: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aurora_backup.errors import BackupError, redact
 from aurora_backup.evidence import (
     BESIDE,
+    REGISTERS,
     ROOT,
     Document,
     EvidenceError,
@@ -166,7 +167,7 @@ class EvidenceStore:
         pages = self._client.get_paginator("list_objects_v2")
         found = []
         for part in BESIDE:
-            for page in pages.paginate(Bucket=self._bucket, Prefix=ROOT + part):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=part):
                 for item in page.get("Contents", []):
                     key = str(item["Key"])
                     wanted = key in known or since is None or item["LastModified"] >= since
@@ -177,7 +178,8 @@ class EvidenceStore:
 
     def objects(self) -> dict[str, bytes]:
         """Every record and attachment of every owner in the bucket, and every document beside them, by key."""
-        return {key: self._read(key) for part in ("chain/", "attachments/", *BESIDE) for key in self._keys(ROOT + part)}
+        parts = (f"{ROOT}chain/", f"{ROOT}attachments/", *BESIDE)
+        return {key: self._read(key) for part in parts for key in self._keys(part)}
 
     def every_key(self) -> set[str]:
         """Every key of a record that S3 has a version of, also behind a delete marker."""
@@ -209,10 +211,16 @@ class EvidenceStore:
 def read_directory(root: Path) -> dict[str, bytes]:
     """The same from a copy on disk, such as `aws s3 sync` makes. root: holds `compliance-backups/`, or is `evidence/`.
 
+    Legal holds are read from `registers/` beside `compliance-backups/`.
+
     Raises EvidenceError: there is no evidence below it.
     """
-    for base, prefix in ((root / ROOT, ROOT), (root, ROOT)):
+    for base, copy in ((root / ROOT, root), (root, root.resolve().parent.parent)):
         if (base / "chain").is_dir():
-            files = (path for path in sorted(base.rglob("*")) if path.is_file())
-            return {f"{prefix}{path.relative_to(base).as_posix()}": path.read_bytes() for path in files}
+            return {
+                f"{prefix}{path.relative_to(place).as_posix()}": path.read_bytes()
+                for prefix, place in ((ROOT, base), (REGISTERS, copy / REGISTERS))
+                for path in sorted(place.rglob("*"))
+                if path.is_file()
+            }
     raise EvidenceError(f"{root} must hold {ROOT}chain/, or chain/ itself")

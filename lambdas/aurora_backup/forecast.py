@@ -372,7 +372,7 @@ class _Stock:
             # What AWS expires goes point by point; what is swept depends on the copies beside it.
             alone = key[1] in AWS_EXPIRES
             asked = [p for name, p in group.items() if not alone or self._until.get(name, now) <= now]
-            plan = decide(asked, self._policy, {}, now, lineage={CLUSTER})
+            plan = decide(asked, self._policy, {}, now, lineage={CLUSTER}, ahead=True)
             for decision in plan.decisions:
                 name = decision.point.identifier
                 self._until[name] = decision.until or now

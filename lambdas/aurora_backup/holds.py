@@ -1,13 +1,14 @@
 """Legal holds: who may not let what be deleted, why, and since when.
 
-Holding and releasing are events, written once under `compliance-backups/evidence/holds/<owner>/` and never replaced;
-what is in force follows from all of them (`in_force`, pure). The register comes first and is released last, so that a
-crash leaves too much held, never too little. `HoldKeeper` also makes each store refuse the deletion by itself, as far
-as it can (docs/retention.md says how far): a tag on RDS snapshots, S3 Object Lock on every version of a set's objects.
-AWS Backup holds by vault, resource and time only (CreateLegalHold): `hold_in_aws_backup`.
+Holding and releasing are events, written once under `registers/holds/<owner>/`, where no lifecycle rule reaches, and
+never replaced; what is in force follows from all of them (`in_force`, pure). The register comes first and is released
+last, so that a crash leaves too much held, never too little. `HoldKeeper` also makes each store refuse the deletion by
+itself, as far as it can (docs/retention.md says how far): a tag on RDS snapshots, S3 Object Lock on every version of a
+set's objects. AWS Backup holds by vault, resource and time only (CreateLegalHold): `hold_in_aws_backup`.
 
 An event is `{"schema": 1, "matter", "action": "placed" | "released", "at", "who", "why", "owner", "points": [...]}`.
-Points are what `RecoveryPoint.identifier` says: ARNs of snapshots, keys of sets.
+Points are what `RecoveryPoint.identifier` says, letter for letter: ARNs of snapshots, keys of sets (`canonical`). An
+entry of the register that names neither holds everything below it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
 from aurora_backup import tags
-from aurora_backup.errors import BackupError, cause
+from aurora_backup.errors import BackupError, ManifestError, cause
+from aurora_backup.evidence import REGISTERS
+from aurora_backup.manifest import parse_set_key, set_key
 from aurora_backup.policy import Prefix
 from aurora_backup.schedule import require_utc
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from aurora_backup.s3 import Bucket
 
 SCHEMA = 1
-ROOT = f"{Prefix.COMPLIANCE.value}/evidence/holds/"
+ROOT = f"{REGISTERS}holds/"
 _NO_LOCK = {"InvalidRequest", "NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
 _LONGEST = 80
 IN_AWS_BACKUP = (
@@ -74,7 +77,7 @@ class HoldEvent:
         if self.action == "placed" and not self.points:
             raise HoldRefused("points must name at least one recovery point, got none")
         object.__setattr__(self, "at", require_utc(self.at, "at"))
-        object.__setattr__(self, "points", tuple(sorted(set(self.points))))
+        object.__setattr__(self, "points", tuple(sorted({canonical(point) for point in self.points})))
 
     @property
     def key(self) -> str:
@@ -134,13 +137,43 @@ def in_force(events: Iterable[HoldEvent]) -> tuple[Hold, ...]:
     )
 
 
-def by_point(holds: Iterable[Hold]) -> dict[str, tuple[str, ...]]:
-    """Identifier of a point -> the matters that hold it: what `retention.decide` takes."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+def by_point(holds: Iterable[Hold], seen: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Identifier of a point -> the matters that hold it: what `retention.decide` takes.
+
+    seen: identifiers of points that exist, for entries that name no point and hold all below them.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for hold in holds:
         for point in hold.points:
-            found[point].append(hold.matter)
+            found[point].add(hold.matter)
+    wide = {p: found[p] for p in found if not names_a_point(p) and not p.startswith(IN_AWS_BACKUP)}
+    for identifier in seen if wide else ():
+        for point, matters in wide.items():
+            if identifier.startswith(point):
+                found[identifier] |= matters
     return {point: tuple(sorted(matters)) for point, matters in found.items()}
+
+
+def canonical(point: str) -> str:
+    """The one way to write a point: of a set, its key as `set_key` makes it; anything else stays as it is."""
+    if _is_arn(point) or point.startswith(IN_AWS_BACKUP):
+        return point
+    try:
+        return set_key(*parse_set_key(point))
+    except ManifestError:
+        return point
+
+
+def names_a_point(point: str) -> bool:
+    """Whether the store can hold exactly this; an entry of the register that does not holds all below it."""
+    return _is_arn(point) or _is_set(point)
+
+
+def _is_set(key: str) -> bool:
+    try:
+        return parse_set_key(key)[0] in {prefix.value for prefix in Prefix}
+    except ManifestError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -175,7 +208,8 @@ class HoldKeeper:
         """Hold points: first in the register, then in each store. A repetition with the same time changes nothing.
 
         Raises:
-            HoldRefused: a field is malformed, or a point does not exist; then nothing is held.
+            HoldRefused: a field is malformed, a point does not exist, or the matter was released later than `at`; then
+                nothing is held.
 
         """
         event = HoldEvent(
@@ -183,11 +217,31 @@ class HoldKeeper:
         )
         for point in event.points:
             _holdable(point)
-            if not (self._rds.snapshot(_name(point)) if _is_arn(point) else self._versions(point)):
+            if not (self._described(point) if _is_arn(point) else self._versions(point)):
                 raise HoldRefused(f"points must exist, and {point} does not")
+        then = by_point(in_force((*self.events(), event)))
+        if late := [point for point in event.points if matter not in then.get(point, ())]:
+            raise HoldRefused(
+                f"at must be after the last release of {late[0]} by {matter!r}, got {event.at.isoformat()}"
+            )
         self._bucket.write(event.key, event.to_json(), once=True)
         matters = by_point(self.holds())
-        return tuple(self._apply(point, matters.get(point, ())) for point in event.points)
+        return tuple(
+            self._apply(point, matters[point])
+            if matter in matters.get(point, ())
+            else Applied(point, ok=False, detail="it was released meanwhile")
+            for point in event.points
+        )
+
+    def ensure(self, matter: str, points: Sequence[str], *, who: str, why: str, at: datetime) -> tuple[Applied, ...]:
+        """Hold what the matter does not hold yet, and make each store follow again where it does.
+
+        Raises HoldRefused as `place` does.
+        """
+        matters = by_point(self.holds())
+        new = [point for point in points if matter not in matters.get(point, ())]
+        done = self.place(matter, new, who=who, why=why, at=at) if new else ()
+        return done + tuple(self._apply(point, matters[point]) for point in points if point not in new)
 
     def release(
         self, matter: str, points: Sequence[str] = (), *, who: str, why: str, at: datetime
@@ -197,9 +251,11 @@ class HoldKeeper:
         A point that another matter holds too stays held in its store.
 
         Raises:
-            HoldRefused: a field is malformed, the matter is not in force, or it does not hold a point.
+            HoldRefused: a field is malformed, the matter is not in force, it does not hold a point, or it was placed at
+                or after `at`.
 
         """
+        points = [canonical(point) for point in points]
         current = {hold.matter: hold for hold in self.holds()}
         if matter not in current:
             raise HoldRefused(f"matter must be in force to be released, and {matter!r} is not: {sorted(current)}")
@@ -212,8 +268,11 @@ class HoldKeeper:
             hold_id = theirs[0].removeprefix(IN_AWS_BACKUP)
             raise HoldRefused(f"{hold_id} is a hold of AWS Backup's: release it with --aws-backup --hold-id {hold_id}")
         event = HoldEvent(matter=matter, action="released", at=at, who=who, why=why, owner=self._owner, points=released)
-        left = by_point(hold for hold in current.values() if hold.matter != matter)
-        done = tuple(self._apply(point, left.get(point, ())) for point in event.points)
+        then = by_point(in_force((*self.events(), event)))
+        if early := [point for point in event.points if matter in then.get(point, ())]:
+            raise HoldRefused(f"at must be after the placing of {early[0]} by {matter!r}, got {event.at.isoformat()}")
+        left = by_point((hold for hold in current.values() if hold.matter != matter), event.points)
+        done = tuple(self._let_go(point, left.get(point, ())) for point in event.points)
         if all(each.ok for each in done):
             self._bucket.write(event.key, event.to_json(), once=True)
         return done
@@ -222,6 +281,8 @@ class HoldKeeper:
         self, action: Literal["placed", "released"], hold_id: str, *, matter: str, who: str, why: str, at: datetime
     ) -> str:
         """Keep as evidence that AWS Backup was told to hold, or to release; returns the event's key."""
+        if action == "released":
+            self.require_in_aws_backup(hold_id, matter)
         event = HoldEvent(
             matter=matter,
             action=action,
@@ -234,9 +295,26 @@ class HoldKeeper:
         self._bucket.write(event.key, event.to_json(), once=True)
         return event.key
 
+    def require_in_aws_backup(self, hold_id: str, matter: str) -> None:
+        """Raise HoldRefused unless this hold of AWS Backup's is this matter's."""
+        matters = by_point(self.holds()).get(IN_AWS_BACKUP + hold_id, ())
+        if matter not in matters:
+            whose = ", ".join(matters) or "no matter in force"
+            raise HoldRefused(f"hold_id must be a hold of matter {matter!r}, got {hold_id}, which is of {whose}")
+
     def held_in_s3(self, key: str) -> bool:
         """Whether any version of a set's objects is under an Object Lock legal hold."""
         return any(self._lock_of(item) for item in self._versions(key))
+
+    def wholly_held_in_s3(self, key: str) -> bool:
+        """Whether every version of a set's objects is, and there is one."""
+        versions = self._versions(key)
+        return bool(versions) and all(self._lock_of(item) for item in versions)
+
+    def _described(self, arn: str) -> dict[str, Any] | None:
+        """The snapshot of exactly this ARN: another account's or Region's may have the same name."""
+        found = self._rds.snapshot(_name(arn))
+        return found if found and found.get("DBClusterSnapshotArn") == arn else None
 
     def _versions(self, key: str) -> list[dict[str, Any]]:
         """Every version of every object of a set, those behind delete markers too."""
@@ -266,14 +344,25 @@ class HoldKeeper:
             return Applied(point, ok=False, detail=cause(error))
         return Applied(point, ok=True, detail=detail)
 
+    def _let_go(self, point: str, matters: Sequence[str]) -> Applied:
+        """Release in the store too; what lies below an entry that names no point is released by its own name."""
+        if names_a_point(point):
+            return self._apply(point, matters)
+        return Applied(point, ok=True, detail="released in the register; place and release what is below it by name")
+
     def _tag(self, arn: str, matters: Sequence[str]) -> str:
-        if self._rds.snapshot(_name(arn)) is None:
+        described = self._described(arn)
+        if matters and (described is None or described.get("Status") == "deleting"):
+            raise HoldError(f"the snapshot is {'being deleted' if described else 'gone'}")
+        if described is None:
             return "the snapshot is gone"
         if matters:
             self._rds.add_tags(arn, {tags.LEGAL_HOLD: tags.value(" + ".join(matters))})
         else:
             self._rds.remove_tags(arn, [tags.LEGAL_HOLD])
-        described = self._rds.snapshot(_name(arn)) or {}
+        described = self._described(arn) or {}
+        if matters and described.get("Status") == "deleting":
+            raise HoldError("the snapshot is being deleted")
         if (tags.LEGAL_HOLD in tags.tags_of(described)) != bool(matters):
             raise HoldError(f"RDS took the change of the tag {tags.LEGAL_HOLD}, and does not show it")
         return f"tag {tags.LEGAL_HOLD} {'set' if matters else 'removed'}"
@@ -281,6 +370,8 @@ class HoldKeeper:
     def _lock(self, key: str, matters: Sequence[str]) -> str:
         status = "ON" if matters else "OFF"
         versions = self._versions(key)
+        if matters and not versions:
+            raise HoldError("the set is gone")
         for version in versions:
             self._bucket.client.put_object_legal_hold(
                 Bucket=self._bucket.name,
@@ -299,15 +390,14 @@ def _is_arn(point: str) -> bool:
 
 
 def _holdable(point: str) -> None:
-    name = _name(point)
     if _is_arn(point) and ":cluster-snapshot:" not in point:
         raise HoldRefused(f"points must be cluster snapshots or dump sets, got {point}")
     if ":awsbackup:" in point:
         raise HoldRefused(f"{point} is AWS Backup's, which holds by vault, resource and time only: use --aws-backup")
     if ":cluster-snapshot:rds:" in point:
         raise HoldRefused(f"{point} is automated and expires with its cluster's retention: copy it, and hold the copy")
-    if not _is_arn(point) and name.startswith("/"):
-        raise HoldRefused(f"points must be keys of sets without a leading slash, got {point}")
+    if not _is_arn(point) and not _is_set(point):
+        raise HoldRefused(f"points must be whole keys of sets, <prefix>/<cluster>/<database>/<time>/, got {point}")
 
 
 def _name(arn: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aurora_backup import tags
-from aurora_backup.errors import BackupError, ManifestError, cause
+from aurora_backup.errors import ManifestError, cause
 from aurora_backup.ledger import record_key
 from aurora_backup.manifest import NAME, VERIFICATION_NAME, parse_set_key
 from aurora_backup.policy import Prefix, RetentionPolicy, Tier
@@ -206,14 +206,19 @@ def upload_points(pages: Iterable[Mapping[str, Any]]) -> list[RecoveryPoint]:
 
 
 def verified(bucket: Bucket, key: str) -> Verified:
-    """What the verification record beside a set says; UNKNOWN without a readable one."""
+    """What the verification record beside a set says; UNKNOWN without one, FAILED when it makes no sense.
+
+    Raises BackupError when S3 does not give it: a record that nobody could read may say anything.
+    """
     try:
         document = bucket.read_json(key + VERIFICATION_NAME)
-        if not document or document["schema"] != VERIFICATION_SCHEMA or document["set"] != key:
+        if document is None:
             return Verified.UNKNOWN
+        if document["schema"] != VERIFICATION_SCHEMA or document["set"] != key:
+            return Verified.FAILED
         outcomes = [tier["ok"] for tier in document["tiers"].values()]
-    except (BackupError, ValueError, KeyError, TypeError, AttributeError):
-        return Verified.UNKNOWN
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Verified.FAILED
     if False in outcomes:
         return Verified.FAILED
     return Verified.GOOD if True in outcomes else Verified.UNKNOWN

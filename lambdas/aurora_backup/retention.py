@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Keep, MonthlyStore, RetentionPolicy, Tier
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Keep, RetentionPolicy, Tier
 from aurora_backup.schedule import Schedule, require_utc
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PLAN_SCHEMA = 1
 GUARD_MATTER = "last-good-set"  # the matter under which the manager itself holds the last good set of a tier
 LATE = timedelta(days=1)  # how much later than its schedule a backup may be, and an expiry may be carried out
+AHEAD = timedelta(hours=1)  # how far the time that is decided by may be ahead of the clock that acts
 QUOTA_SHARE = 0.9
 _AUTOMATED_SETS_MINIMUM = 1  # daily sets under automated-backups/; the policy gives the other tiers a number
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -332,11 +333,15 @@ def decide(
     *,
     lineage: Collection[str],
     unknown: Sequence[str] = (),
+    clock: datetime | None = None,
+    ahead: bool = False,
 ) -> Plan:
     """What happens to each point at `now`, and whether the whole may be acted on.
 
     holds: identifier of a point -> the matters that hold it. lineage: the resource ids of the cluster and of those that
     it was recovered from, which count as one. unknown: what could not be listed completely; any makes the plan refused.
+    clock: what the clock of whoever asks says; None when it has none. ahead: somebody said on purpose that `now` is
+    ahead of every clock, so that neither the clock nor the age of the newest copy speaks against it.
     """
     now = require_utc(now, "now")
     points = sorted(points, key=_order)
@@ -347,7 +352,8 @@ def decide(
         _decide(p, keeps.get(p.tier), holds.get(p.identifier, ()), now, p.cluster_resource_id in own, series)
         for p in points
     )
-    sweep = _Sweep(decisions, policy, now, own, tuple(unknown))
+    doubted = None if ahead or clock is None else require_utc(clock, "clock")
+    sweep = _Sweep(decisions, policy, now, own, tuple(unknown), doubted, ahead)
     refused = tuple(reason for refusal in REFUSALS for reason in refusal(sweep))
     guard, unguard = _guards(series, policy, holds, now, decisions)
     return Plan(decisions, refused, guard, unguard)
@@ -394,6 +400,8 @@ class _Sweep:
     now: datetime
     lineage: frozenset[str]
     unknown: tuple[str, ...]
+    clock: datetime | None
+    ahead: bool
 
     @property
     def deletions(self) -> int:
@@ -431,25 +439,25 @@ def _too_large_a_share(sweep: _Sweep) -> Iterable[str]:
         yield f"sweep.max_share is {limit}, the plan would delete {sweep.deletions} of {ours}"
 
 
+def _ahead_of_the_clock(sweep: _Sweep) -> Iterable[str]:
+    if sweep.clock is not None and sweep.now > sweep.clock + AHEAD:
+        yield f"the time given, {sweep.now.isoformat()}, is ahead of the clock, {sweep.clock.isoformat()}"
+
+
 def _nothing_recent(sweep: _Sweep) -> Iterable[str]:
-    """Every copy is older than anything is kept: the clock is wrong, or backups stopped long ago. Delete nothing."""
+    """No copy is as young as one always is while backups run: the time is wrong, or they stopped. Delete nothing.
+
+    A copy's date comes from another clock, RDS's or S3's, so that the newest one bounds how far `now` can be ahead.
+    """
     good = (d.point for d in sweep.decisions if is_good(d.point, sweep.now, sweep.lineage))
     newest = max((point.created for point in good if point.created is not None), default=None)
-    oldest = longest_swept(sweep.policy)
-    if sweep.deletions and (newest is None or newest + timedelta(days=oldest.most_days) < sweep.now):
+    oldest = min(expected(sweep.policy).values()) + LATE
+    if sweep.deletions and not sweep.ahead and (newest is None or newest + oldest < sweep.now):
         yield (
-            f"no good recovery point of any tier is younger than {oldest} (the newest is from "
-            f"{newest.isoformat() if newest else 'never'}): the time given, {sweep.now.isoformat()}, is wrong or "
+            f"no good recovery point of any tier is younger than {oldest / timedelta(days=1):g} days (the newest is "
+            f"from {newest.isoformat() if newest else 'never'}): the time given, {sweep.now.isoformat()}, is wrong or "
             "backups have stopped"
         )
-
-
-def longest_swept(policy: RetentionPolicy) -> Keep:
-    """The longest that anything this program deletes is kept."""
-    tiers = (Tier.AUTOMATED, Tier.LOGICAL, Tier.ON_DEMAND)
-    sets = policy.monthly is not None and policy.monthly.store is not MonthlyStore.SNAPSHOTS
-    keeps = (policy.keep(tier) for tier in (*tiers, Tier.MONTHLY) if tier is not Tier.MONTHLY or sets)
-    return max((keep for keep in keeps if keep), key=lambda keep: keep.most_days)
 
 
 REFUSALS: tuple[Callable[[_Sweep], Iterable[str]], ...] = (
@@ -458,6 +466,7 @@ REFUSALS: tuple[Callable[[_Sweep], Iterable[str]], ...] = (
     _listed_twice,
     _too_many,
     _too_large_a_share,
+    _ahead_of_the_clock,
     _nothing_recent,
 )
 
@@ -485,7 +494,8 @@ def _guards(
             fresh.add(key)
     held = {d.point.identifier: d.point for d in decisions if GUARD_MATTER in holds.get(d.point.identifier, ())}
     replaced = {i for i, p in held.items() if p.series_key in fresh and i not in series[p.series_key].keepers}
-    return tuple(sorted(guard - held.keys())), tuple(sorted(replaced))
+    # Also what the register holds already: the store may not have followed, and following twice changes nothing.
+    return tuple(sorted(guard | (held.keys() - replaced))), tuple(sorted(replaced))
 
 
 def ageing(point: RecoveryPoint, policy: RetentionPolicy, now: datetime) -> bool:
@@ -507,16 +517,24 @@ class Finding:
 
 
 def check(
-    points: Sequence[RecoveryPoint], policy: RetentionPolicy, now: datetime, *, lineage: Collection[str]
+    points: Sequence[RecoveryPoint],
+    policy: RetentionPolicy,
+    now: datetime,
+    *,
+    lineage: Collection[str],
+    quota: int = MANUAL_SNAPSHOT_QUOTA,
 ) -> tuple[Finding, ...]:
-    """Each way in which what was observed is not what the policy declares, sorted. Never an action."""
+    """Each way in which what was observed is not what the policy declares, sorted. Never an action.
+
+    quota: how many manual cluster snapshots the account may have in the Region.
+    """
     now = require_utc(now, "now")
     mine = [p for p in points if p.cluster_resource_id in lineage]
     found = [finding for point in mine for finding in _check_point(point, policy, now)]
     found += _check_tiers(mine, policy, now, lineage)
     manual = sum(p.kind in (Kind.SNAPSHOT, Kind.RECOVERY_POINT) for p in points)
-    if manual >= QUOTA_SHARE * MANUAL_SNAPSHOT_QUOTA:
-        found.append(Finding("quota", "region", f"{manual} cluster snapshots, the quota is {MANUAL_SNAPSHOT_QUOTA}"))
+    if manual >= QUOTA_SHARE * quota:
+        found.append(Finding("quota", "region", f"{manual} cluster snapshots, the quota is {quota}"))
     return tuple(sorted(found))
 
 
@@ -593,12 +611,37 @@ def vanished(
     return tuple(sorted(gone))
 
 
+def drifted(
+    points: Iterable[RecoveryPoint],
+    holds: Mapping[str, Sequence[str]],
+    locked: Collection[str],
+    *,
+    lineage: Collection[str],
+) -> tuple[Finding, ...]:
+    """Where the register of holds and the stores disagree. locked: the held sets whose every version S3 holds."""
+    here = {point.identifier: point for point in points}
+    found = []
+    for identifier, matters in holds.items():
+        point, names = here.get(identifier), ", ".join(matters)
+        if point is None:
+            found.append(Finding("hold-drift", identifier, f"{names} holds it, and it is gone"))
+        elif not (identifier in locked if point.kind is Kind.SET else point.held):
+            found.append(Finding("hold-drift", identifier, f"{names} holds it, and its store would let it go"))
+    for point in here.values():
+        mine = point.kind is Kind.SNAPSHOT and point.cluster_resource_id in lineage
+        if mine and point.held and point.identifier not in holds:
+            found.append(
+                Finding("hold-drift", point.identifier, "its tag holds it, and no matter in the register does")
+            )
+    return tuple(sorted(found))
+
+
 # --- As documents ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TierFacts:
-    """What metrics say of one series: newest_age_seconds is the recovery point objective that was reached."""
+    """What metrics say of one series: newest_age_seconds is the recovery point objective that was reached, if any."""
 
     tier: str
     kind: str
@@ -608,18 +651,25 @@ class TierFacts:
     newest_age_seconds: float | None = field(default=None)
 
 
-def tier_facts(points: Iterable[RecoveryPoint], now: datetime, *, lineage: Collection[str]) -> tuple[TierFacts, ...]:
-    """Count, bytes and age of the newest, of the good copies of each series, sorted."""
+def tier_facts(
+    points: Iterable[RecoveryPoint], policy: RetentionPolicy, now: datetime, *, lineage: Collection[str]
+) -> tuple[TierFacts, ...]:
+    """Count, bytes and age of the newest, of the good copies of each series, sorted.
+
+    What the policy makes and has no good copy at all is there too, with none: silence would look like health.
+    """
     groups: dict[tuple[str, str, str], list[RecoveryPoint]] = {}
     for point in points:
         if is_good(point, now, lineage):
             groups.setdefault(point.series_key, []).append(point)
+    present = {key[:2] for key in groups}
+    groups |= {(t.value, k.value, ""): [] for t, k in expected(policy) if (t.value, k.value) not in present}
     return tuple(
         TierFacts(
             *key,
             good=len(copies),
             size=sum(p.size for p in copies),
-            newest_age_seconds=min((now - p.created).total_seconds() for p in copies if p.created),
+            newest_age_seconds=min(((now - p.created).total_seconds() for p in copies if p.created), default=None),
         )
         for key, copies in sorted(groups.items())
     )

@@ -182,6 +182,7 @@ def _in_aws_backup(arguments: argparse.Namespace, keeper: HoldKeeper) -> Answer:
     if arguments.action == "release":
         if not arguments.hold_id:
             raise SettingsError("--hold-id must be given to release a hold of AWS Backup")
+        keeper.require_in_aws_backup(arguments.hold_id, arguments.matter)
         release_in_aws_backup(backup, arguments.hold_id, why=f"{arguments.who}: {arguments.why}")
         key = keeper.register_in_aws_backup("released", arguments.hold_id, **about)
         return 0, {"ok": True, "hold_id": arguments.hold_id, "evidence": key}, f"released {arguments.hold_id}"

@@ -10,6 +10,8 @@ from aurora_backup import deployment
 from aurora_backup.errors import SettingsError
 from aurora_backup.holds import HoldKeeper
 from aurora_backup.inventory import Inventory
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
+from aurora_backup.recovery_edges import utc_now
 from aurora_backup.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -28,6 +30,17 @@ def vaults(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise SettingsError(f"BACKUP_VAULTS must be a JSON list of vault names, got {text!r}")
     return tuple(names)
+
+
+def quota(environment: Mapping[str, str] | None = None) -> int:
+    """SNAPSHOT_QUOTA: the Region's quota of manual cluster snapshots; absent means AWS's default, 100.
+
+    Raises SettingsError: malformed.
+    """
+    text = (os.environ if environment is None else environment).get("SNAPSHOT_QUOTA") or str(MANUAL_SNAPSHOT_QUOTA)
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise SettingsError(f"SNAPSHOT_QUOTA must be a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def keeper(edges: Edges) -> HoldKeeper:
@@ -58,6 +71,8 @@ def sweeper(edges: Edges) -> Sweeper:
         policy=policy,
         lineage=edges.lineage(known) if known else (),
         region=os.environ.get("AWS_REGION", ""),
+        clock=utc_now,
+        quota=quota(),
     )
 
 

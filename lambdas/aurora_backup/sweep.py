@@ -5,7 +5,8 @@ refused, and for each deletion reads the point, the holds and the good copies th
 `retention.decide` again about just these, deletes, looks whether it is gone, and writes the result. A repetition finds
 the documents and what is gone already, and changes nothing.
 
-Documents lie under `compliance-backups/evidence/retention/<owner>/<date>-<execution>/`: `plan.json`, `result.json`.
+Documents lie under `compliance-backups/evidence/retention/<owner>/<date>-<execution>/`: `plan.json`, `result.json`. The
+second yes lies under `registers/confirmations/`, where neither of the two that need it can write.
 
 Only two things are ever deleted: manual cluster snapshots by `rds:DeleteDBClusterSnapshot`, and the current versions of
 a dump set's objects, manifest first, which leaves delete markers: for as long as S3 keeps noncurrent versions, a set
@@ -22,12 +23,22 @@ from urllib.parse import quote
 
 from aurora_backup import tags
 from aurora_backup.errors import BackupError, ManifestError, ObjectExists, cause
+from aurora_backup.evidence import REGISTERS
 from aurora_backup.forecast import costs
-from aurora_backup.holds import ROOT as HOLDS_ROOT
-from aurora_backup.holds import by_point
-from aurora_backup.inventory import SET_RECORDS, SNAPSHOT_RECORDS, set_points, snapshot_point, verified
-from aurora_backup.manifest import NAME
+from aurora_backup.holds import Applied, by_point, names_a_point
+from aurora_backup.inventory import (
+    EVIDENCE,
+    PREFIX_TIERS,
+    SET_RECORDS,
+    SNAPSHOT_RECORDS,
+    set_points,
+    snapshot_point,
+    verified,
+)
+from aurora_backup.manifest import NAME, parse_set_key, set_key
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Prefix
 from aurora_backup.retention import (
+    AHEAD,
     GUARD_MATTER,
     PLAN_SCHEMA,
     Action,
@@ -38,15 +49,17 @@ from aurora_backup.retention import (
     check,
     decide,
     decision_document,
+    drifted,
+    minimum_copies,
     point_from_document,
     tier_facts,
     vanished,
 )
 from aurora_backup.s3 import NoSuchObject
-from aurora_backup.sets import read_manifest
+from aurora_backup.sets import read_manifest, set_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from aurora_backup.holds import HoldKeeper
     from aurora_backup.inventory import Inventory
@@ -56,8 +69,10 @@ if TYPE_CHECKING:
     from aurora_backup.retention import Plan
     from aurora_backup.s3 import Bucket
 
-ROOT = HOLDS_ROOT.replace("holds", "retention")
+ROOT = f"{EVIDENCE}retention/"
+CONFIRMATIONS = f"{REGISTERS}confirmations/"
 _SKEW = timedelta(minutes=5)  # between RDS's clock and the one that a record's time came from
+_NOT_COMPARED = "not-compared"
 REPORT, UNCONFIRMED, ENFORCE = "report", "unconfirmed", "enforce"
 
 
@@ -81,13 +96,14 @@ def folder(owner: str) -> str:
 
 def confirmation_key(owner: str) -> str:
     """The second yes: without this object nothing is deleted, whatever the policy says."""
-    return f"{folder(owner)}confirmed.json"
+    return f"{CONFIRMATIONS}{quote(owner, safe='')}.json"
 
 
 class Sweeper:
     """Plans and acts for one owner. lineage: resource ids that count as its cluster; empty makes every plan refused.
 
-    region: whose prices the plan's costs are at.
+    region: whose prices the plan's costs are at. clock: what says how late it is, to doubt the time that is given.
+    quota: of manual cluster snapshots in the Region.
     """
 
     def __init__(
@@ -102,55 +118,66 @@ class Sweeper:
         policy: RetentionPolicy,
         lineage: Collection[str],
         region: str,
+        clock: Callable[[], datetime],
+        quota: int = MANUAL_SNAPSHOT_QUOTA,
     ) -> None:
-        self._region = region
+        self._region, self._clock, self._quota = region, clock, quota
         self._inventory, self._keeper, self._ledger, self._rds = inventory, keeper, ledger, rds
         self._bucket, self._owner, self._policy, self._lineage = bucket, owner, policy, frozenset(lineage)
 
     # --- the plan
 
-    def plan(self, *, execution: str, now: datetime) -> tuple[str, dict[str, Any]]:
-        """Observe and decide; return the key and the content of the plan. The first plan of an execution stands."""
+    def plan(self, *, execution: str, now: datetime, ahead: bool = False) -> tuple[str, dict[str, Any]]:
+        """Observe and decide; return the key and the content of the plan. The first plan of an execution stands.
+
+        ahead: `now` is ahead of every clock on purpose.
+        """
         key = f"{folder(self._owner)}{now:%Y-%m-%d}-{quote(execution, safe='')}/plan.json"
         stored = self._bucket.read_json(key)
         if stored is not None:
             return key, self._checked(stored)
-        document = self._document(execution, now)
+        document = self._document(execution, now, ahead)
         try:
             self._bucket.write(key, json.dumps(document, sort_keys=True), once=True)
         except ObjectExists:
             return key, self._checked(self._bucket.read_json(key))
-        if not document["unknown"]:
-            self._bucket.write(f"{folder(self._owner)}latest.json", json.dumps({"plan": key}), once=False)
+        compared = all(finding["rule"] != _NOT_COMPARED for finding in document["findings"])
+        if not document["unknown"] and compared:
+            self._bucket.write(_latest(self._owner), json.dumps({"plan": key}), once=False)
         return key, document
 
-    def _document(self, execution: str, now: datetime) -> dict[str, Any]:
+    def _document(self, execution: str, now: datetime, ahead: bool) -> dict[str, Any]:
         observed = self._inventory.observe()
         unknown = list(observed.unknown)
         held: dict[str, tuple[str, ...]] = {}
         points = observed.points
         findings: tuple[Finding, ...] = ()
         try:
-            held = by_point(self._keeper.holds())
+            held = by_point(self._keeper.holds(), (p.identifier for p in points))
+            if not unknown:
+                findings += self._drifted(points, held)
             points = self._with_locks(points, held, now)
         except Exception as error:  # noqa: BLE001  nobody knows what is held: nothing may go
             unknown.append(f"legal holds: {cause(error)}")
-        plan = decide(points, self._policy, held, now, lineage=self._lineage, unknown=unknown)
-        findings = check(points, self._policy, now, lineage=self._lineage)
+        clock = self._clock()
+        plan = decide(points, self._policy, held, now, lineage=self._lineage, unknown=unknown, clock=clock, ahead=ahead)
+        findings += check(points, self._policy, now, lineage=self._lineage, quota=self._quota)
         if not unknown:  # what could not be listed has not vanished
-            findings += vanished(self._before(), points, self._policy, now)
+            findings += self._vanished(points, now)
         return {
             "schema": PLAN_SCHEMA,
             "owner": self._owner,
             "execution": execution,
             "now": now.isoformat(),
+            "clock": clock.isoformat(),
+            "ahead_of_clock": ahead,
             "mode": self._mode(),
             "lineage": sorted(self._lineage),
             "policy": json.loads(self._policy.to_json()),
             "unknown": unknown,
             **_plan_fields(plan),
             "findings": [asdict(f) for f in sorted(set(findings))],
-            "tiers": [asdict(f) for f in tier_facts(points, now, lineage=self._lineage)],
+            "tiers": [asdict(f) for f in tier_facts(points, self._policy, now, lineage=self._lineage)],
             "costs": costs(points, self._policy, now, lineage=self._lineage, region=self._region, unknown=unknown),
         }
 
@@ -171,19 +198,34 @@ class Sweeper:
     ) -> tuple[RecoveryPoint, ...]:
         """Ask S3 about the holds of those sets that would be deleted: it is asked object by object."""
         plan = decide(points, self._policy, held, now, lineage=self._lineage)
-        asked = {d.point.identifier for d in plan.deletions if d.point.kind is Kind.SET}
+        asked = {d.point.identifier for d in plan.proposed if d.point.kind is Kind.SET}
+        if len(asked) > self._policy.sweep.max_deletions:
+            return tuple(points)  # the plan is refused whatever they say
         locked = {key for key in asked if self._keeper.held_in_s3(key)}
         return tuple(replace(p, held=True) if p.identifier in locked else p for p in points)
 
-    def _before(self) -> tuple[RecoveryPoint, ...]:
-        """What the last plan with a complete inventory saw."""
+    def _drifted(self, points: Sequence[RecoveryPoint], held: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
+        """Ask S3 about the sets that the register holds: there are few."""
+        sets = [p.identifier for p in points if p.kind is Kind.SET and p.identifier in held]
+        named = {p: matters for p, matters in held.items() if names_a_point(p)}
+        locked = {key for key in sets if self._keeper.wholly_held_in_s3(key)}
+        return drifted(points, named, locked, lineage=self._lineage)
+
+    def _vanished(self, points: Sequence[RecoveryPoint], now: datetime) -> tuple[Finding, ...]:
+        """Compare with the last plan that saw everything. What cannot be compared is said, and asked again tomorrow."""
         try:
-            pointer = self._bucket.read_json(f"{folder(self._owner)}latest.json")
-            document = self._bucket.read_json(pointer["plan"]) if pointer else None
-            swept = self._swept(pointer["plan"]) if pointer else frozenset()
-            seen = [point_from_document(d) for d in document["decisions"]] if document else []
-        except (ValueError, KeyError, TypeError, BackupError):
+            return vanished(self._before(), points, self._policy, now)
+        except Exception as error:  # noqa: BLE001  whatever it is: an early deletion must not go unseen because of it
+            why = f"what was there before cannot be read, so nobody knows what has vanished since: {cause(error)}"
+            return (Finding(_NOT_COMPARED, _latest(self._owner), why),)
+
+    def _before(self) -> tuple[RecoveryPoint, ...]:
+        """What the last plan with a complete inventory saw; nothing before the first. Raises when it cannot be read."""
+        pointer = self._bucket.read_json(_latest(self._owner))
+        if pointer is None:
             return ()
+        document, swept = self._checked(self._bucket.read_json(pointer["plan"])), self._swept(pointer["plan"])
+        seen = (point_from_document(d) for d in document["decisions"])
         return tuple(point for point in seen if point.identifier not in swept)
 
     def _swept(self, plan_key: str) -> frozenset[str]:
@@ -199,20 +241,25 @@ class Sweeper:
 
     # --- the act
 
-    def act(self, plan_key: str) -> dict[str, Any]:
+    def act(self, plan_key: str, *, ahead: bool = False) -> dict[str, Any]:
         """Guard what S3 would expire, then delete what the plan lets go. Returns and writes the result.
 
         In report mode, unconfirmed, or with a refused plan, nothing is deleted and the result says so. A repetition
         deletes what the first did not come to, and its result says of the rest what the first's said.
 
+        ahead: as for `plan`; what the plan itself says of it does not count, because plans can be edited.
+
         Raises:
-            PlanNotActedOn: the plan is not one of ours.
+            PlanNotActedOn: the plan is not one of ours, or of a time that has not come.
 
         """
         if not plan_key.startswith(folder(self._owner)):
             raise PlanNotActedOn(f"plan must be under {folder(self._owner)}, got {plan_key!r}")
         document = self._checked(self._bucket.read_json(plan_key))
-        now = datetime.fromisoformat(document["now"])
+        now, clock = datetime.fromisoformat(document["now"]), self._clock()
+        ahead_of_clock = not ahead and now > clock + AHEAD
+        if ahead_of_clock and not document["refused"]:
+            raise PlanNotActedOn(f"plan.now must not be ahead of the clock, {clock.isoformat()}, got {document['now']}")
         # The mode is looked at again: enforcement may have been switched off since the plan was made.
         mode = self._mode() if document["mode"] == ENFORCE else document["mode"]
         planned = [d for d in document["decisions"] if d["action"] == Action.DELETE.value]
@@ -227,7 +274,7 @@ class Sweeper:
             "mode": mode,
             "refused": document["refused"],
             "planned": len(planned),
-            "guarded": [asdict(o) for o in self._guard(document, now)],
+            "guarded": [asdict(o) for o in self._guard(document, min(now, clock))],
         }
         outcomes = self._deleted(plan_key)
         self._record(plan_key, result, outcomes)
@@ -248,12 +295,50 @@ class Sweeper:
         earlier = self._bucket.read_json(_result_key(plan_key)) or {"outcomes": []}
         return {o["identifier"]: o for o in earlier["outcomes"] if o["state"] == "deleted"}
 
-    def _guard(self, document: Mapping[str, Any], now: datetime) -> list[Outcome]:
-        if not document["guard"] or document["unknown"]:
-            return []
+    def _guard(self, document: Mapping[str, Any], at: datetime) -> list[Outcome]:
+        """Hold what the plan guards, each by itself, and again what is held: its store may not have followed."""
         why = "the last good set of its tier is past half of its retention"
-        done = self._keeper.place(GUARD_MATTER, document["guard"], who="retention manager", why=why, at=now)
-        return [Outcome(a.point, "held" if a.ok else "failed", a.detail) for a in done]
+        done: list[Outcome] = []
+        for point in () if document["unknown"] else document["guard"]:
+            try:
+                (held,) = self._keeper.ensure(GUARD_MATTER, [point], who="retention manager", why=why, at=at)
+                done.append(Outcome(held.point, "held" if held.ok else "failed", held.detail))
+            except Exception as error:  # noqa: BLE001  one set that cannot be held does not keep the others from it
+                done.append(Outcome(point, "failed", cause(error)))
+        return done
+
+    def release_guards(self, points: Sequence[str], *, now: datetime) -> tuple[Applied, ...]:
+        """Release those guards of these that newer sets have replaced, which are looked at again first."""
+        held = {p for hold in self._keeper.holds() if hold.matter == GUARD_MATTER for p in hold.points}
+        at, done = min(now, self._clock()), []
+        for point in sorted(held & set(points)):
+            kept = self._still_needed(point, now)
+            if kept:
+                done.append(Applied(point, ok=True, detail=kept))
+                continue
+            why = "a newer set is good"
+            done += self._keeper.release(GUARD_MATTER, [point], who="retention manager", why=why, at=at)
+        return tuple(done)
+
+    def _still_needed(self, guarded: str, now: datetime) -> str | None:
+        """Why a guard stays, after reading the newest sets beside it again; None when they replace it."""
+        prefix, cluster, database, started = parse_set_key(guarded)
+        places = [set_key(prefix, each, database, now).rsplit("/", 2)[0] + "/" for each in self._lineage]
+        found = sorted((key for place in places for key in set_keys(self._bucket, place)), key=_started)
+        wanted = 1 + max(1, minimum_copies(self._policy, PREFIX_TIERS[Prefix(prefix)]))
+        newest = [self._set(key) for key in found[-wanted:] if key != guarded]
+        own = self._set(guarded) or RecoveryPoint(  # S3 may have hidden it already
+            kind=Kind.SET,
+            tier=PREFIX_TIERS[Prefix(prefix)],
+            identifier=guarded,
+            cluster_resource_id=cluster,
+            created=started,
+            status=Status.HIDDEN,
+            series=database,
+        )
+        points = [own, *filter(None, newest)]
+        again = decide(points, self._policy, {guarded: [GUARD_MATTER]}, now, lineage=self._lineage)
+        return None if guarded in again.unguard else "stays held: no newer set is there and good"
 
     def _delete(self, decision: Mapping[str, Any], now: datetime) -> Outcome:
         identifier = str(decision["identifier"])
@@ -273,7 +358,7 @@ class Sweeper:
     def _refusal(self, fresh: RecoveryPoint, decision: Mapping[str, Any], now: datetime) -> str | None:
         """Decide again, about what is there now; why the point stays, or None."""
         copies = [self._reread(replace(fresh, identifier=str(other))) for other in decision["relies_on"]]
-        held = by_point(self._keeper.holds())
+        held = by_point(self._keeper.holds(), [fresh.identifier])
         again = decide([fresh, *filter(None, copies)], self._policy, held, now, lineage=self._lineage)
         found = next(d for d in again.decisions if d.point.identifier == fresh.identifier)
         return None if found.action is Action.DELETE else f"{found.rule}: {found.reason}"
@@ -347,6 +432,15 @@ def _plan_fields(plan: Plan) -> dict[str, Any]:
         "unguard": list(plan.unguard),
         "decisions": [decision_document(d) for d in plan.decisions],
     }
+
+
+def _latest(owner: str) -> str:
+    """Says which plan is the last that saw everything."""
+    return f"{folder(owner)}latest.json"
+
+
+def _started(key: str) -> tuple[datetime, str]:
+    return parse_set_key(key)[3], key
 
 
 def _result_key(plan_key: str) -> str:

@@ -248,7 +248,10 @@ class Requests:
                 return {key: fill(inner) for key, inner in value.items()}
             return re.sub(r"<([\w.-]+)>", lambda m: known[m[1]], value) if isinstance(value, str) else value
 
-        return {key: fill(value) for key, value in parameters.items()}
+        told = {key: fill(value) for key, value in parameters.items()}
+        if "Key" in told:  # the record writes every owner as 0, and what a function looks up is its own owner's
+            told["Key"] = re.sub(r"^(ledger/[\w-]+)/0/", rf"\1/{function.environment.get('OWNER', '0')}/", told["Key"])
+        return told
 
     def _arn(self, template: str, told: Mapping[str, Any], function: Function) -> str:
         short = _SHORT.get(template.strip("{}"), template)

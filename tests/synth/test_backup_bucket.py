@@ -104,7 +104,9 @@ def test_a_rule_of_the_callers_own_for_another_prefix_is_added():
     assert found["Transitions"] == [{"StorageClass": "STANDARD_IA", "TransitionInDays": 30}]
 
 
-@pytest.mark.parametrize("prefix", ["logical-backups/", "logical-backups/clinic/", "logical", "", "ledger/"])
+@pytest.mark.parametrize(
+    "prefix", ["logical-backups/", "logical-backups/clinic/", "logical", "", "ledger/", "registers/"]
+)
 def test_a_rule_of_the_callers_own_that_reaches_the_policys_objects_is_refused(prefix):
     # S3 would obey whichever expires first: ten days instead of the ninety that the policy promises.
     with pytest.raises(SynthError, match=rf"BackupBucket\.lifecycle: .*must not overlap .*got '{prefix}'"):

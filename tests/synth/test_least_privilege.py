@@ -51,6 +51,7 @@ def roles():
         statements = {
             s["Sid"]: {s["Action"]} if isinstance(s["Action"], str) else set(s["Action"])
             for s in properties["PolicyDocument"]["Statement"]
+            if s["Effect"] == "Allow"
         }
         found.append(Granted(name, handlers.get(role), statements))
     return found
@@ -197,7 +198,7 @@ def idle(functions, used):
         f"{function.key} {sid} {action}"
         for function in functions
         for sid, statement in function.statements.items()
-        if sid not in _unasked(function)
+        if sid not in _unasked(function) and statement.get("Effect") != "Deny"
         for action in _listed(statement["Action"])
         if (function.key, sid, action) not in used
     }

@@ -42,6 +42,7 @@ def managed(policy=None, *, vaults=("some-vault",), lineage=()):
         alerts=BackupAlerts(stack, "SweepAlerts", key=key, cluster=target.cluster),
         vaults=[backup.BackupVault.from_backup_vault_name(stack, name, name) for name in vaults],
         lineage=lineage,
+        snapshot_quota=250,
     )
     return Synthesised.of(stack)
 
@@ -55,6 +56,10 @@ def granted(made, function):
     """Statements by sid of the policy of one of the three functions."""
     (name,) = [n for n, _ in made.policies() if re.match(rf"Sweep{function}Role", n)][:1]
     return {stmt["Sid"]: stmt for policy, stmt in made.policies() if policy == name}
+
+
+def environment(made, function):
+    return made.named("AWS::Lambda::Function", f"Sweep{function}")["Environment"]["Variables"]
 
 
 def actions(made, function):
@@ -71,8 +76,9 @@ def test_the_workflow_plans_acts_releases_guards_and_tells(made):
     assert {"Plan", "Act", "Release guards", "Tell", "Done"} <= set(found)
     assert found["Accept"]["Next"] == "Plan"
     assert found["Plan"]["Next"] == "Act"
-    assert found["Plan"]["Parameters"] == {"execution.$": "$.execution", "started.$": "$.started"}
-    assert found["Act"]["Parameters"] == {"plan.$": "$.plan.plan", "findings.$": "$.plan.findings"}
+    assert "Parameters" not in found["Plan"]  # the whole input, `ahead_of_clock` too
+    given = ("plan", "findings", "ahead_of_clock")
+    assert found["Act"]["Parameters"] == {f"{field}.$": f"$.plan.{field}" for field in given}
     assert found["Release guards"]["Parameters"]["action"] == "release-guards"
     assert all("TimeoutSeconds" in s and s["Catch"] for s in found.values() if s["Type"] == "Task" and "Alert" not in s)
 
@@ -101,16 +107,31 @@ def test_a_held_snapshot_or_anothers_cannot_be_deleted_by_the_act(made):
     assert owner
     assert stmt["Condition"]["Null"] == {"aws:ResourceTag/aurora-backup:legal-hold": "true"}
     assert stmt["Resource"].endswith(":cluster-snapshot:on-demand-*")
+    deny = granted(made, "Act")["KeepHeldSnapshots"]
+    assert (deny["Effect"], deny["Action"]) == ("Deny", "rds:DeleteDBClusterSnapshot")
+    assert deny["Condition"] == {"Null": {"aws:ResourceTag/aurora-backup:legal-hold": "false"}}
+    assert deny["Resource"].endswith(":cluster-snapshot:*")
 
 
 def test_the_act_can_hide_sets_and_close_records_and_reaches_no_evidence(made):
     resources = granted(made, "Act")["HideSets"]["Resource"]
+    owner = environment(made, "Act")["OWNER"]
 
     assert len(resources) == 6
     for resource in resources:
         assert re.search(
-            r"/((automated|manual|logical|compliance)-backups/cluster-\*|ledger/(set|cluster-snapshot)/\*)$", resource
+            rf"/((automated|manual|logical|compliance)-backups/cluster-\*|ledger/(set|cluster-snapshot)/{owner}/\*)$",
+            resource,
         )
+
+
+def test_neither_step_can_write_the_second_yes_that_it_needs(made):
+    for function in ("Plan", "Act", "LegalHold"):
+        statements = granted(made, function).values()
+        written = [s["Resource"] for s in statements if "s3:PutObject" in (s["Action"], *s["Action"])]
+        flat = [r for rs in written for r in ([rs] if isinstance(rs, str) else rs)]
+        wanted = {"Plan": r"retention/\*", "Act": r"(retention|holds)/\*", "LegalHold": r"holds/\*"}[function]
+        assert all(re.search(rf"/(compliance-backups/evidence|registers)/{wanted}$", r) for r in flat), flat
 
 
 def test_the_act_can_hold_and_never_release(made):
@@ -143,11 +164,13 @@ def test_aurora_backup_has_a_manager_that_looks_at_its_own_vault(default):
 
 
 def test_the_functions_know_vaults_and_lineage(made):
-    (name,) = [n for n in made.ids("AWS::Lambda::Function") if n.startswith("SweepPlan")]
-    environment = made.resources[name]["Properties"]["Environment"]["Variables"]
+    assert json.loads(environment(made, "Plan")["BACKUP_VAULTS"]) == ["some-vault"]
+    for function in ("Plan", "Act", "LegalHold"):
+        assert json.loads(environment(made, function)["LINEAGE"]) == ["cluster-BEFORE"]
 
-    assert json.loads(environment["BACKUP_VAULTS"]) == ["some-vault"]
-    assert json.loads(environment["LINEAGE"]) == ["cluster-BEFORE"]
+
+def test_the_plan_knows_the_quota(made):
+    assert environment(made, "Plan")["SNAPSHOT_QUOTA"] == "250"
 
 
 def test_without_vaults_none_is_listed():

@@ -123,6 +123,7 @@ class World:
     policy: RetentionPolicy = POLICY
     vaults: tuple[str, ...] = ()
     lineage: tuple[str, ...] = (US,)
+    clock: datetime = datetime(2100, 1, 1, tzinfo=UTC)  # later than any time that tests decide by
 
     def __post_init__(self):
         self.rds, self.ledger = Rds(self.rds_client), Ledger(self.bucket)
@@ -151,6 +152,7 @@ class World:
             policy=self.policy,
             lineage=self.lineage,
             region="eu-west-1",
+            clock=lambda: self.clock,
         )
 
     def snapshot(self, name, age, *, recorded=True, kind="manual", labels=None, **changes):

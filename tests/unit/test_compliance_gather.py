@@ -212,7 +212,7 @@ def test_an_altered_report_is_not_what_the_next_one_builds_on(aws):
 
 def test_documents_beside_the_chain_are_listed_since_the_last_report_and_what_it_named_is_looked_at_again(aws):
     bucket = bucket_of(aws)
-    hold = f"{ROOT}holds/{EXPECTED.owner}/20261107T020003.000000Z-a.json"
+    hold = f"registers/holds/{EXPECTED.owner}/20261107T020003.000000Z-a.json"
     bucket.write(hold, "{}", once=True)
     bucket.write(f"{ROOT}retention/{EXPECTED.owner}/latest.json", "{}", once=True)
     store = EvidenceStore(bucket.client, BUCKET, EXPECTED.owner, keep=EXPECTED.policy.evidence_keep, mode=None)

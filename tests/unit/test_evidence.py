@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from aurora_backup import evidence_cli
 from aurora_backup.evidence import (
-    BESIDE,
     ROOT,
     EvidenceError,
     Lock,
@@ -49,6 +48,7 @@ def build(count=COUNT, owner=OWNER):
     for n in range(count):
         attachments = {"report.json": f'{{"n": {n}}}'.encode(), "report.html": b"<p>" + bytes([65 + n]) + b"</p>"}
         beside = {f"{ROOT}retention/{quoted}/{n}/plan.json": b"plan %d" % n}
+        beside |= {f"registers/holds/{quoted}/{n}.json": b"hold"} if n == 2 else {}
         beside |= {f"{ROOT}recovery-tests/weekly/{n}.json": b"test"} if n % 2 else {}
         objects |= beside
         record = successor(
@@ -79,7 +79,7 @@ def test_a_whole_chain_has_no_problem():
     outcome = verify(CHAIN, OWNER)
     assert outcome.problems == ()
     assert (outcome.records, outcome.attachments) == (COUNT, 2 * COUNT)
-    assert (outcome.documents, outcome.unrecorded) == (COUNT + COUNT // 2, 0)
+    assert (outcome.documents, outcome.unrecorded) == (COUNT + COUNT // 2 + 1, 0)
     assert outcome.head == sha256(RECORDS[-1].to_bytes())
     assert (outcome.first, outcome.last) == (START, START + timedelta(days=COUNT - 1))
 
@@ -151,17 +151,20 @@ def test_the_first_record_that_names_a_document_stands():
 
 
 def test_a_document_that_no_record_names_yet_is_counted_and_no_problem():
-    new = {f"{ROOT}holds/Stack%2FBackup/new.json": b"{}", f"{ROOT}retention/Stack%2FBackup/latest.json": b"{}"}
-    outcome = verify({**CHAIN, **new, f"{ROOT}holds/other/new.json": b"{}"}, OWNER)
+    new = {"registers/holds/Stack%2FBackup/new.json": b"{}", f"{ROOT}retention/Stack%2FBackup/latest.json": b"{}"}
+    outcome = verify({**CHAIN, **new, "registers/holds/other/new.json": b"{}"}, OWNER)
     assert (outcome.unrecorded, outcome.problems) == (1, ())
 
 
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [
-        ("holds/Stack%2FBackup/x.json", True),
-        ("holds/Stack/x.json", False),
-        ("holds/Stack%2FBackup2/x.json", False),
+        ("/registers/holds/Stack%2FBackup/x.json", True),
+        ("/registers/holds/Stack/x.json", False),
+        ("/registers/holds/Stack%2FBackup2/x.json", False),
+        ("/registers/confirmations/Stack%2FBackup.json", True),
+        ("/registers/confirmations/Stack%2FBackup2.json", False),
+        ("holds/Stack%2FBackup/x.json", False),
         ("retention/Stack%2FBackup/2026-11-23-run/result.json", True),
         ("retention/Stack%2FBackup/latest.json", False),
         ("recovery-tests/weekly/x.json", True),
@@ -171,8 +174,9 @@ def test_a_document_that_no_record_names_yet_is_counted_and_no_problem():
     ],
 )
 def test_documents_are_what_other_workflows_write_once_for_the_owner(name, is_one):
-    assert is_document(ROOT + name, OWNER) is is_one
-    assert not is_document(name, OWNER)
+    key = name[1:] if name.startswith("/") else ROOT + name
+    assert is_document(key, OWNER) is is_one
+    assert not is_document(f"elsewhere/{key}", OWNER)
 
 
 def test_a_record_rewritten_with_a_fitting_digest_breaks_the_link_after_it():
@@ -356,15 +360,15 @@ def test_the_lock_is_never_shorter_than_2192_days(s3, store):
 
 
 def test_documents_are_listed_with_their_hashes_new_ones_and_those_that_were_named(s3, store):
-    for n, key in enumerate(("holds/Stack%2FBackup/a.json", "holds/other/b.json", "recoveries/c.json", "facts/d.json")):
-        s3.objects[ROOT + key] = b"%d" % n
-        s3.written[ROOT + key] = START + timedelta(days=n)
-    found = {d.key.removeprefix(ROOT): (d.sha256, d.bytes) for d in store.documents(None)}
-    assert found == {"holds/Stack%2FBackup/a.json": (sha256(b"0"), 1), "recoveries/c.json": (sha256(b"2"), 1)}
+    holds = "registers/holds"
+    keys = f"{holds}/Stack%2FBackup/a.json", f"{holds}/other/b.json", f"{ROOT}recoveries/c.json", f"{ROOT}facts/d.json"
+    for n, key in enumerate(keys):
+        s3.objects[key] = b"%d" % n
+        s3.written[key] = START + timedelta(days=n)
+    found = {d.key: (d.sha256, d.bytes) for d in store.documents(None)}
+    assert found == {keys[0]: (sha256(b"0"), 1), keys[2]: (sha256(b"2"), 1)}
     assert [d.key for d in store.documents(START + timedelta(days=1))] == [f"{ROOT}recoveries/c.json"]
-    known = {f"{ROOT}holds/Stack%2FBackup/a.json", f"{ROOT}holds/Stack%2FBackup/gone.json"}
-    assert len(store.documents(START + timedelta(days=1), known)) == 2
-    assert {f"{ROOT}{part}" for part in BESIDE} >= {key[: key.index("/", len(ROOT)) + 1] for key in known}
+    assert len(store.documents(START + timedelta(days=1), {keys[0], f"{holds}/Stack%2FBackup/gone.json"})) == 2
 
 
 def test_records_are_chained_and_verify_with_their_locks(s3, store):
@@ -430,7 +434,7 @@ AS_OF = (START + timedelta(days=COUNT - 1, hours=1)).isoformat()
 def test_a_copy_on_disk_is_verified_without_aws(copy_on_disk):
     status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)
     assert (status, document["ok"]) == (0, True)
-    assert "6 records, 12 attachments, 9 documents beside them (0 not recorded yet), 2026-11-01 to 2026-11-06" in told
+    assert "6 records, 12 attachments, 10 documents beside them (0 not recorded yet), 2026-11-01 to 2026-11-06" in told
     assert command("--directory", copy_on_disk / "compliance-backups" / "evidence", "--as-of", AS_OF)[0] == 0
     assert read_directory(copy_on_disk) == CHAIN
 

@@ -17,6 +17,8 @@ from aurora_backup.holds import (
     prefix,
     release_in_aws_backup,
 )
+from aurora_backup.policy import RetentionPolicy
+from aurora_backup.sweep import confirmation_key
 from tests.unit.retention_world import ARN, NOW, OWNER, US, BackupClient, make_world, throttled
 
 STARTED = datetime(2026, 11, 21, 2, tzinfo=UTC)
@@ -159,6 +161,108 @@ def test_in_a_bucket_without_object_lock_the_register_holds_and_the_failure_is_t
         assert not world.keeper.held_in_s3(key)
 
 
+def test_a_set_has_one_name_however_it_is_written(world):
+    key = world.dump_set(STARTED)
+    for name, matter in ((key.rstrip("/"), "Doe"), ("/" + key, "Roe")):
+        world.keeper.place(matter, [name], at=NOW, **WHO)
+    assert by_point(world.keeper.holds()) == {key: ("Doe", "Roe")}
+    world.keeper.release("Doe", [key.rstrip("/")], at=NOW + timedelta(days=1), **WHO)
+
+    assert by_point(world.keeper.holds()) == {key: ("Roe",)}
+    assert world.keeper.held_in_s3(key)
+
+
+def test_an_entry_of_the_register_is_read_by_its_one_name_and_what_names_no_set_holds_all_below_it(world):
+    key, other = world.dump_set(STARTED), world.dump_set(STARTED, database="billing")
+    text = event(points=("a",)).to_json()
+    for n, point in enumerate((key.rstrip("/"), "logical-backups")):
+        matter = text.replace('"a"', f'"{point}"').replace("Doe", f"M{n}")
+        world.bucket.write(f"{prefix(OWNER)}2020-{n}.json", matter, once=True)
+    holds = world.keeper.holds()
+    assert {hold.points for hold in holds} == {(key,), ("logical-backups",)}
+    held_now = by_point(holds, [key, other, "compliance-backups/x/"])
+    assert held_now == {"logical-backups": ("M1",), key: ("M0", "M1"), other: ("M1",)}
+
+    world.keeper.place("Roe", [other], at=NOW, **WHO)
+    (done,) = world.keeper.release("M1", at=NOW + timedelta(days=1), **WHO)
+    assert (done.ok, done.detail) == (
+        True,
+        "released in the register; place and release what is below it by name",
+    )
+    assert world.keeper.held_in_s3(other)
+
+
+def test_a_placing_that_an_earlier_release_undoes_is_refused_and_holds_nothing_by_name_only(world):
+    arn, key = world.snapshot("one", 5), world.dump_set(STARTED)
+    world.keeper.place("Doe", [arn, key], at=NOW, **WHO)
+    world.keeper.release("Doe", at=NOW + timedelta(days=2), **WHO)
+    with pytest.raises(HoldRefused, match=rf"at must be after the last release of .* by 'Doe', got {NOW:%Y}-"):
+        world.keeper.place("Doe", [arn, key], at=NOW + timedelta(days=1), **WHO)
+    assert len(world.keeper.events()) == 2
+
+    assert all(done.ok for done in world.keeper.place("Doe", [arn, key], at=NOW + timedelta(days=3), **WHO))
+
+
+def test_a_release_that_a_later_placing_undoes_is_refused_and_the_store_still_holds(world):
+    key = world.dump_set(STARTED)
+    world.keeper.place("Doe", [key], at=NOW, **WHO)
+    with pytest.raises(HoldRefused, match=r"at must be after the placing of .* by 'Doe'"):
+        world.keeper.release("Doe", at=NOW, **WHO)
+
+    assert world.keeper.held_in_s3(key)
+
+
+@pytest.mark.parametrize("when", ["before the tag", "after the tag"])
+@pytest.mark.parametrize("state", ["gone", "deleting"])
+def test_a_snapshot_that_goes_while_it_is_being_held_is_told(world, monkeypatch, when, state):
+    arn = world.snapshot("one", 5)
+    snapshots = world.rds_client.snapshots
+
+    def go():
+        if state == "gone":
+            snapshots.pop("one", None)
+        else:
+            snapshots["one"]["Status"] = "deleting"
+
+    def write(*_, **__):
+        if when == "before the tag":
+            go()
+
+    tag = world.rds_client.add_tags_to_resource
+    monkeypatch.setattr(
+        world.bucket, "write", lambda *a, original=world.bucket.write, **k: (original(*a, **k), write())
+    )
+    monkeypatch.setattr(world.rds_client, "add_tags_to_resource", lambda **k: (tag(**k), go()))
+    (done,) = world.keeper.place("Doe", [arn], at=NOW, **WHO)
+
+    assert not done.ok
+    assert by_point(world.keeper.holds()) == {arn: ("Doe",)}
+
+
+def test_a_set_that_goes_while_it_is_being_held_is_told(world, monkeypatch):
+    key = world.dump_set(STARTED)
+    there = [["a version"], []]
+    monkeypatch.setattr(world.keeper, "_versions", lambda _: there.pop(0))
+    (done,) = world.keeper.place("Doe", [key], at=NOW, **WHO)
+
+    assert (done.ok, done.detail) == (False, "HoldError: the set is gone")
+
+
+def test_the_release_of_what_is_gone_is_a_release(world):
+    arn = world.snapshot("one", 5)
+    world.keeper.place("Doe", [arn], at=NOW, **WHO)
+    del world.rds_client.snapshots["one"]
+
+    assert world.keeper.release("Doe", at=NOW + timedelta(days=1), **WHO)[0].ok
+
+
+def test_no_lifecycle_rule_reaches_the_register_nor_the_second_yes():
+    for name in ("hipaa", "dev"):
+        rules = getattr(RetentionPolicy, name)().lifecycle_rules()
+        for key in (prefix(OWNER), confirmation_key(OWNER)):
+            assert not [rule.prefix for rule in rules if key.startswith(rule.prefix)]
+
+
 def test_a_repetition_changes_nothing(world):
     arn = world.snapshot("one", 5)
     for _ in range(2):
@@ -214,7 +318,12 @@ def test_a_release_that_a_store_did_not_follow_is_not_registered(world, monkeypa
         (ARN + "awsbackup:job-1", "AWS Backup's, which holds by vault"),
         (ARN + "rds:clinic-2026-11-23", "automated and expires with its cluster"),
         ("arn:aws:rds:eu-west-1:111122223333:cluster:clinic", "must be cluster snapshots or dump sets"),
-        ("/logical-backups/x/", "without a leading slash"),
+        ("/logical-backups/x/", "whole keys of sets"),
+        ("logical-backups", "whole keys of sets"),
+        (f"logical-backups/{US}/clinic/", "whole keys of sets"),
+        (f"ledger/set/{US}/clinic/20261121T020000Z/", "whole keys of sets"),
+        (ARN.replace("eu-west-1", "us-east-1") + "one", "points must exist"),
+        (ARN.replace("111122223333", "444455556666") + "one", "points must exist"),
     ],
 )
 def test_what_cannot_be_held_is_refused_and_nothing_is_registered(world, point, message):

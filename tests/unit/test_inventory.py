@@ -204,11 +204,11 @@ def test_only_times_with_a_zone_are_times(text, found):
         ('{"schema": 1, "set": "KEY", "tiers": {"a": {"ok": true}}}', Verified.GOOD),
         ('{"schema": 1, "set": "KEY", "tiers": {"a": {"ok": true}, "b": {"ok": false}}}', Verified.FAILED),
         ('{"schema": 1, "set": "KEY", "tiers": {"a": {"ok": null}}}', Verified.UNKNOWN),
-        ('{"schema": 1, "set": "another/", "tiers": {"a": {"ok": true}}}', Verified.UNKNOWN),
-        ('{"schema": 9, "set": "KEY", "tiers": {"a": {"ok": true}}}', Verified.UNKNOWN),
-        ("{}", Verified.UNKNOWN),
-        ("[]", Verified.UNKNOWN),
-        ("nonsense", Verified.UNKNOWN),
+        ('{"schema": 1, "set": "another/", "tiers": {"a": {"ok": true}}}', Verified.FAILED),
+        ('{"schema": 9, "set": "KEY", "tiers": {"a": {"ok": true}}}', Verified.FAILED),
+        ("{}", Verified.FAILED),
+        ("[]", Verified.FAILED),
+        ("nonsense", Verified.FAILED),
     ],
 )
 def test_a_verification_record_is_read_strictly(world, record, says):

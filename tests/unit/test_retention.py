@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aurora_backup.policy import Keep, RetentionPolicy, Tier
+from aurora_backup.policy import RetentionPolicy, Tier
 from aurora_backup.retention import (
     GUARD_MATTER,
     PLAN_SCHEMA,
@@ -22,9 +22,9 @@ from aurora_backup.retention import (
     check,
     decide,
     decision_document,
+    drifted,
     expected,
     is_good,
-    longest_swept,
     minimum_copies,
     point_from_document,
     tier_facts,
@@ -427,38 +427,56 @@ def test_the_limits_come_from_the_policy():
     assert len(refusals(points, policy=POLICY.with_changes({"sweep": {"max_share": 1.0, "max_deletions": 1}}))) == 1
 
 
-def test_a_clock_ten_years_ahead_deletes_nothing():
-    points = [snapshot(1), dump_set(1), dump_set(8), RECENT]
-    plan = decide(points, POLICY, {}, NOW + days(3653), lineage=LINEAGE)
+SKEWS = (3, 30, 200, 1000, 3653)
+SIX_YEARS_OF_SETS = POLICY.with_changes({"monthly": {"store": "both"}, "sweep": {"max_share": 1.0}})
 
-    assert len(plan.proposed) == 2
+
+@pytest.mark.parametrize("skew", SKEWS)
+def test_a_clock_ahead_deletes_nothing_even_where_sets_are_kept_for_six_years(skew):
+    monthly = aws_backup(1, Tier.MONTHLY), dump_set(1, "monthly", tier=Tier.MONTHLY)
+    points = [snapshot(178), snapshot(1), dump_set(1), dump_set(88), RECENT, *monthly]
+    plan = decide(points, SIX_YEARS_OF_SETS, {}, NOW + days(skew), lineage=LINEAGE)
+
+    assert plan.proposed
     assert plan.deletions == ()
-    assert plan.refused[-1] == (
-        "no good recovery point of any tier is younger than 180 days (the newest is from 2026-11-22T05:30:00+00:00): "
-        "the time given, 2036-11-23T05:30:00+00:00, is wrong or backups have stopped"
+    (reason,) = plan.refused
+    assert reason == (
+        "no good recovery point of any tier is younger than 2 days (the newest is from 2026-11-22T05:30:00+00:00): "
+        f"the time given, {(NOW + days(skew)).isoformat()}, is wrong or backups have stopped"
     )
 
 
-def test_backups_that_stopped_long_ago_stop_the_sweep():
-    edge = POLICY.on_demand.keep.most_days
+@pytest.mark.parametrize("skew", SKEWS)
+def test_a_time_ahead_of_the_clock_is_refused_whatever_the_copies_say(skew):
+    then = NOW + days(skew)
+    points = [snapshot(181), aws_backup(1, created=then)]
 
-    assert refusals([snapshot(500), aws_backup(edge)]) == ()
-    assert len(refusals([snapshot(500), aws_backup(edge + 1)])) == 1
+    def refused(now=then, **more):
+        return decide(points, POLICY, {}, now, lineage=LINEAGE, **more).refused
+
+    assert refused(clock=NOW) == (f"the time given, {then.isoformat()}, is ahead of the clock, {NOW.isoformat()}",)
+    assert refused(clock=then) == refused(clock=then - timedelta(hours=1)) == refused(clock=then + days(1)) == ()
+    assert len(refused(clock=then - timedelta(hours=1, seconds=1))) == 1
+    with pytest.raises(ValueError, match="clock must be timezone-aware"):
+        refused(clock=datetime(2026, 11, 23))  # noqa: DTZ001  on purpose
+
+
+def test_a_time_that_is_ahead_on_purpose_is_decided_by():
+    then = NOW + days(200)
+    plan = decide([snapshot(1), RECENT], POLICY, {}, then, lineage=LINEAGE, clock=NOW, ahead=True)
+
+    assert (plan.refused, [d.point for d in plan.deletions]) == ((), [snapshot(1)])
+
+
+def test_backups_that_stopped_stop_the_sweep():
+    assert refusals([snapshot(500), aws_backup(2)]) == ()
+    assert len(refusals([snapshot(500), aws_backup(2 + 1 / 86400)])) == 1
+    assert len(refusals([snapshot(500), aws_backup(1, cluster_resource_id="cluster-NEW")])) == 1
     assert "the newest is from never" in refusals([snapshot(500, status=Status.FAILED)])[0]
 
 
 def test_without_deletions_nothing_needs_to_be_believed():
     assert refusals([aws_backup(3000)]) == ()
-
-
-def test_the_longest_time_of_what_is_swept_follows_the_monthly_store():
-    assert longest_swept(POLICY) == Keep.for_days(180)
-    assert longest_swept(POLICY.with_changes({"monthly": {"store": "sets"}})) == Keep.for_years(6)
-    assert longest_swept(POLICY.with_changes({"monthly": {"store": "both"}})) == Keep.for_years(6)
-    assert longest_swept(RetentionPolicy.dev()) == Keep.for_days(7)
-    assert longest_swept(POLICY.with_changes({"logical": {"keep": {"days": 400}}})) == Keep.for_days(400)
-    short = {"automated": {"keep_days": 35}, "logical": None, "on_demand": {"keep": {"days": 7}}}
-    assert longest_swept(POLICY.with_changes(short)) == Keep.for_days(35)
 
 
 # --- The last good set is held before S3 expires it
@@ -500,9 +518,10 @@ def test_a_held_set_is_released_when_a_new_one_is_good():
     old = dump_set(60)
     held = {old.identifier: [GUARD_MATTER]}
 
-    assert guards(old, holds=held) == ((), ())
-    assert guards(old, dump_set(1, **DAMAGED), holds=held) == ((), ())
-    assert guards(old, dump_set(1, "billing"), holds=held) == ((), ())
+    again = (old.identifier,)  # its store may not have followed
+    assert guards(old, holds=held) == (again, ())
+    assert guards(old, dump_set(1, **DAMAGED), holds=held) == (again, ())
+    assert guards(old, dump_set(1, "billing"), holds=held) == (again, ())
     assert guards(old, dump_set(1), holds=held) == ((), (old.identifier,))
     assert guards(old, dump_set(1), holds={old.identifier: ["Doe"]}) == ((), ())
 
@@ -513,7 +532,7 @@ def test_a_held_set_that_the_minimum_still_needs_stays_held():
     held = {point.identifier: [GUARD_MATTER] for point in (old, older)}
     plan = decide([dump_set(1), old, older], policy, held, NOW, lineage=LINEAGE)
 
-    assert (plan.guard, plan.unguard) == ((), (older.identifier,))
+    assert (plan.guard, plan.unguard) == ((old.identifier,), (older.identifier,))
 
 
 def test_half_of_the_time_is_measured_to_the_second():
@@ -628,6 +647,10 @@ def test_the_quota_is_a_finding_at_ninety_percent():
 
     assert findings(*complete(), *others) == set()
     assert findings(*complete(), *others, snapshot(1)) == {("quota", "region")}
+    raised = check([*complete(), *others, snapshot(1)], POLICY, NOW, lineage=LINEAGE, quota=150)
+    assert raised == ()
+    low = check(complete(), POLICY, NOW, lineage=LINEAGE, quota=2)
+    assert [f.message for f in low] == ["2 cluster snapshots, the quota is 2"]
 
 
 def test_what_the_policy_makes_is_expected_with_the_gap_of_its_schedule():
@@ -683,6 +706,25 @@ def test_a_point_that_went_before_its_time_has_vanished():
     assert {f.rule for f in gone} == {"vanished"}
     assert all(f.message.startswith("it is gone, and had to stay until 2027-") for f in gone)
     assert vanished(before, before, POLICY, NOW) == ()
+
+
+def test_where_the_register_and_a_store_disagree_is_found():
+    one, other, loose = snapshot(1), dump_set(1), dump_set(2)
+    tagged, theirs = snapshot(3, held=True), snapshot(4, held=True, cluster_resource_id="cluster-OTHER")
+    holds = {p.identifier: ("Doe", "Roe") for p in (one, other, loose, tagged)} | {"arn:gone": ("Doe",)}
+    points = [one, other, loose, tagged, theirs]
+    found = drifted(points, holds, {other.identifier}, lineage=LINEAGE)
+
+    assert {(f.rule, f.subject, f.message) for f in found} == {
+        ("hold-drift", one.identifier, "Doe, Roe holds it, and its store would let it go"),
+        ("hold-drift", loose.identifier, "Doe, Roe holds it, and its store would let it go"),
+        ("hold-drift", "arn:gone", "Doe holds it, and it is gone"),
+    }
+    (strange,) = drifted([tagged, theirs, one], {}, (), lineage=LINEAGE)
+    assert (strange.subject, strange.message) == (
+        tagged.identifier,
+        "its tag holds it, and no matter in the register does",
+    )
 
 
 @pytest.mark.parametrize(("left", "found"), [(days(1), 0), (days(1) + timedelta(seconds=1), 1), (days(0.5), 0)])
@@ -742,10 +784,22 @@ def test_the_words_that_documents_metrics_and_registers_hold_do_not_change():
 
 def test_tier_facts_count_good_copies_and_their_age():
     points = [dump_set(2), dump_set(9), dump_set(1, **DAMAGED), aws_backup(3), snapshot(1, cluster_resource_id="x")]
-    weekly, logical = sorted(tier_facts(points, NOW, lineage=LINEAGE), key=lambda f: f.good)
+    facts = {(f.tier, f.kind): f for f in tier_facts(points, POLICY, NOW, lineage=LINEAGE)}
+    weekly, logical = facts["weekly", "recovery-point"], facts["logical", "set"]
 
-    assert (weekly.tier, weekly.kind, weekly.good, weekly.size) == ("weekly", "recovery-point", 1, 100)
+    assert (weekly.good, weekly.size) == (1, 100)
     assert (logical.series, logical.good, logical.size, logical.newest_age_seconds) == ("clinic", 2, 200, 172800.0)
+
+
+def test_what_the_policy_makes_and_has_no_good_copy_has_facts_too():
+    facts = tier_facts([dump_set(1, **DAMAGED), aws_backup(3)], POLICY, NOW, lineage=LINEAGE)
+
+    assert {(f.tier, f.kind, f.series) for f in facts if f.good == 0} == {
+        ("automated", "automated-snapshot", ""),
+        ("logical", "set", ""),
+        ("monthly", "recovery-point", ""),
+    }
+    assert {(f.size, f.newest_age_seconds) for f in facts if f.good == 0} == {(0, None)}
 
 
 def document_inventory():

@@ -1,7 +1,7 @@
 """The commands `hold` and `retention`, and the functions behind the workflows, end to end on a small AWS."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,6 +21,9 @@ WHY = ["--who", "counsel@example.org", "--why", "preservation letter"]
 @pytest.fixture
 def world(monkeypatch):
     with make_world() as made:
+        made.clock = datetime(2100, 1, 1, tzinfo=UTC)
+        for module in (retention_edges, plan_retention, legal_hold):
+            monkeypatch.setattr(module, "utc_now", lambda: made.clock)
         clients = {"rds": made.rds_client, "backup": made.backup}
         monkeypatch.setattr(retention_cli, "_client", lambda _arguments, service: clients[service])
         monkeypatch.setattr("aurora_backup.recovery_edges.make_client", lambda: made.rds_client)
@@ -79,6 +82,14 @@ def test_a_hold_of_aws_backup_and_its_release_are_evidence_too(world, capsys):
     times = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-06-01T00:00:00Z"]
     _, made = run(capsys, "hold", "place", *WHERE, *aws, *times, "--vault", "v")
     (held,) = run(capsys, "hold", "list", *WHERE)[1]["holds"]
+    for wrong in ({"--matter": "Roe", "--hold-id": "hold-0"}, {"--matter": "Doe", "--hold-id": "hold-1"}):
+        others = [each for pair in wrong.items() for each in pair]
+        assert cli.main(["hold", "release", *WHERE, "--aws-backup", *WHY, *others]) == 1
+        assert (
+            f"hold_id must be a hold of matter '{wrong['--matter']}', got {wrong['--hold-id']}"
+            in capsys.readouterr().err
+        )
+    assert world.backup.cancelled == []
     assert (held["matter"], held["points"], held["who"]) == ("Doe", ["aws-backup-hold:hold-0"], "counsel@example.org")
     assert world.bucket.read_json(made["evidence"])["points"] == held["points"]
 
@@ -193,15 +204,18 @@ def test_the_plan_prints_its_metrics(world, capsys):
 
     whole, *tiers = lines
     assert (whole["Owner"], whole["PlanRefused"], whole["SnapshotQuotaUsed"]) == (OWNER, 0, 1.0)
-    assert {(t["Tier"], t["Kind"], t["NewestAge"], t["GoodCopies"]) for t in tiers} == {
+    assert {(t["Tier"], t["Kind"], t.get("NewestAge"), t["GoodCopies"]) for t in tiers} == {
         ("logical", "set", 86400.0, 1),
         ("on-demand", "cluster-snapshot", 86400.0, 1),
+        ("automated", "automated-snapshot", None, 0),
+        ("weekly", "recovery-point", None, 0),
+        ("monthly", "recovery-point", None, 0),
     }
-    assert {t["Kind"]: t["MonthlyCost"] for t in tiers} == {
+    assert {t["Kind"]: t["MonthlyCost"] for t in tiers if t["GoodCopies"]} == {
         "set": pytest.approx(0, abs=0.001),
         "cluster-snapshot": pytest.approx((2 << 30) / 1e9 * 0.021, rel=0.001),
     }
-    assert whole["_aws"]["Timestamp"] == int(NOW.timestamp() * 1000)
+    assert whole["_aws"]["Timestamp"] == int(world.clock.timestamp() * 1000)  # not the time that was given
     assert {m["Name"] for m in whole["_aws"]["CloudWatchMetrics"][0]["Metrics"]} <= set(whole)
 
 
@@ -216,6 +230,10 @@ def test_aws_backup_s_points_count_against_the_quota(world, capsys, monkeypatch)
     plan_retention.handler({"execution": "run-1", "started": NOW.isoformat()}, None)
 
     assert json.loads(capsys.readouterr().out.splitlines()[0])["SnapshotQuotaUsed"] == 4.0
+    monkeypatch.setenv("SNAPSHOT_QUOTA", "4")
+    planned = plan_retention.handler({"execution": "run-2", "started": NOW.isoformat()}, None)
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["SnapshotQuotaUsed"] == 100.0
+    assert "4 cluster snapshots, the quota is 4" in {f["message"] for f in planned["findings"]}
 
 
 def test_a_last_good_set_that_could_not_be_held_is_told(world, monkeypatch):
@@ -235,6 +253,19 @@ def test_without_prices_for_the_region_the_metrics_say_no_cost(world, capsys, mo
 
     assert "MonthlyCost" not in capsys.readouterr().out
     assert "region must be one of" in world.bucket.read_json(planned["plan"])["costs"]["problem"]
+
+
+def test_the_functions_decide_by_a_time_that_has_not_come_only_when_told_to(world, capsys):
+    world.clock = NOW
+    world.snapshot("young", 1)
+    assert run(capsys, "retention", "confirm", *WHERE, *WHY)[0] == 0
+    later = {"started": (NOW + timedelta(days=200)).isoformat()}
+    planned = plan_retention.handler({"execution": "run-1", **later, "ahead_of_clock": "yes"}, None)
+    assert (planned["ahead_of_clock"], act_on_retention.handler(planned, None)["deleted"]) == (False, 0)
+    assert "is ahead of the clock" in planned["refused"][0]
+
+    planned = plan_retention.handler({"execution": "run-2", **later, "ahead_of_clock": True}, None)
+    assert (planned["refused"], act_on_retention.handler(planned, None)["deleted"]) == ([], 1)
 
 
 def test_the_function_refuses_a_naive_time(world):
@@ -266,8 +297,9 @@ def test_the_last_good_set_is_held_and_released_by_the_functions(world):
     assert world.keeper.held_in_s3(last)
 
     world.dump_set(late - timedelta(days=1))
-    planned, _ = plan_and_act(late, "run-2")
-    event = {"action": "release-guards", "points": planned["unguard"], "started": late.isoformat()}
+    later = late + timedelta(hours=1)
+    planned, _ = plan_and_act(later, "run-2")
+    event = {"action": "release-guards", "points": planned["unguard"], "started": later.isoformat()}
     done = legal_hold.handler(event, None)
     assert [p["point"] for p in done["points"]] == [last]
     assert not world.keeper.held_in_s3(last)
@@ -302,6 +334,13 @@ def test_a_hold_that_a_store_did_not_take_fails_the_function_by_name(world, monk
 
     with pytest.raises(legal_hold.HoldNotApplied, match=r"matter 'Doe' stays held in the register.*:one: HoldError"):
         legal_hold.handler(event, None)
+
+
+def test_the_quota_is_a_number():
+    assert (retention_edges.quota({}), retention_edges.quota({"SNAPSHOT_QUOTA": "250"})) == (100, 250)
+    for text in ("many", "0", "-1", "1.5"):
+        with pytest.raises(SettingsError, match="SNAPSHOT_QUOTA must be a whole number above 0"):
+            retention_edges.quota({"SNAPSHOT_QUOTA": text})
 
 
 def test_vaults_are_a_list_of_names():

@@ -62,6 +62,14 @@ def test_a_tier_is_as_old_as_its_oldest_database_and_has_as_many_copies_as_the_p
     assert (weekly["NewestAge"], weekly["GoodCopies"], weekly["Size"]) == (60.0, 5, 100)
 
 
+def test_a_tier_without_a_copy_has_none_and_no_age_and_a_point_of_no_tier_is_no_dimension():
+    empty = facts(tier="monthly", kind="recovery-point", series="", good=0, size=0, newest_age_seconds=None)
+    _, tiers = told(tiers=[empty, facts(tier="", kind="recovery-point")])
+    assert list(tiers) == [("monthly", "recovery-point")]
+    assert tiers["monthly", "recovery-point"]["GoodCopies"] == 0
+    assert "NewestAge" not in json.dumps(tiers["monthly", "recovery-point"])
+
+
 def test_a_tier_has_a_cost_where_there_is_one():
     _, tiers = told()
     assert tiers["logical", "set"]["MonthlyCost"] == 1.25

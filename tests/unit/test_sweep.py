@@ -352,11 +352,30 @@ def test_points_of_an_earlier_cluster_of_the_lineage_are_swept_with_the_others(w
     assert states(run(world)[1])[world.aged] == "deleted"
 
 
-def test_a_clock_ten_years_ahead_deletes_nothing(world):
-    plan, result = run(world, now=NOW + timedelta(days=3653))
+@pytest.mark.parametrize("skew", [30, 200, 1000, 3653])
+def test_a_clock_ahead_deletes_nothing_however_long_sets_are_kept(world, skew):
+    world.policy = world.policy.with_changes({"monthly": {"store": "both"}})
+    monthly = world.dump_set(RECENT, prefix="compliance-backups")
+    plan, result = run(world, now=NOW + timedelta(days=skew))
 
     assert result["outcomes"] == []
     assert any("is wrong or backups have stopped" in reason for reason in plan["refused"])
+    assert world.objects(monthly)
+    assert world.objects(world.expired)
+
+
+def test_a_time_ahead_of_the_clock_needs_an_explicit_yes_in_both_steps(world):
+    world.clock, then = NOW - timedelta(days=1), NOW + timedelta(hours=1)
+    key, plan = world.sweeper.plan(execution="run-1", now=then)
+    assert "is ahead of the clock, 2026-11-22T05:30:00+00:00" in plan["refused"][0]
+    assert world.sweeper.act(key)["outcomes"] == []
+
+    key, plan = world.sweeper.plan(execution="run-2", now=then, ahead=True)
+    assert (plan["refused"], plan["ahead_of_clock"], plan["clock"]) == ([], True, world.clock.isoformat())
+    with pytest.raises(PlanNotActedOn, match=r"plan\.now must not be ahead of the clock, .* got 2026-11-23T06:30"):
+        world.sweeper.act(key)
+    assert world.rds_client.deleted == []
+    assert set(states(world.sweeper.act(key, ahead=True)).values()) == {"deleted"}
 
 
 def test_a_snapshot_stuck_creating_is_waited_for(world):
@@ -381,6 +400,32 @@ def test_the_last_good_copy_that_goes_between_plan_and_act_saves_the_expired_one
     assert kept(world, result) == {
         world.expired: "minimum: expired 2026-11-13T05:30:00+00:00, but one of the last 1 good copies"
     }
+
+
+def fail_reading(world, monkeypatch, part):
+    """S3 answers every reading of such a key with SlowDown."""
+    read = world.bucket.client.get_object
+
+    def get_object(**query):
+        if part in query["Key"]:
+            raise throttled("GetObject")
+        return read(**query)
+
+    monkeypatch.setattr(world.bucket.client, "get_object", get_object)
+
+
+def test_a_verification_record_that_s3_does_not_give_makes_no_copy_good(world, monkeypatch):
+    older = world.dump_set(OLD - timedelta(days=7))
+    world.snapshot("fresh", 1)  # backups are running
+    world.verification(world.recent, ok=False)
+    key, plan = world.sweeper.plan(execution="run-1", now=NOW)
+    assert older in {d["identifier"] for d in plan["decisions"] if d["action"] == "delete"}
+    fail_reading(world, monkeypatch, "verification.json")
+
+    assert states(world.sweeper.act(key)) == {older: "failed", world.aged: "deleted"}
+    refused = world.sweeper.plan(execution="run-2", now=NOW)[1]["refused"]
+    assert refused[0].startswith("could not be read completely, so nothing is deleted: dump sets: S3Failed")
+    assert len(world.objects(older)) == 2
 
 
 def test_the_last_good_copy_that_fails_verification_saves_the_expired_one(world):
@@ -462,7 +507,91 @@ def test_the_last_good_set_is_held_before_s3_expires_it_also_in_report_mode(worl
     assert world.keeper.held_in_s3(world.recent)
     assert world.keeper.holds()[0].matter == GUARD_MATTER
     again, _ = run(world, now=now, execution="run-2")
-    assert again["guard"] == []
+    assert again["guard"] == [world.recent]
+    assert len(world.keeper.events()) == 1
+
+
+def test_a_guard_that_its_store_did_not_take_is_told_every_day_until_the_store_takes_it(world, monkeypatch):
+    now = RECENT + timedelta(days=46)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.bucket.client, "put_object_legal_hold", lambda **_: (_ for _ in ()).throw(throttled("Put")))
+        assert states_of_guards(run(world, now=now)) == ["failed"]
+        plan, result = run(world, now=now, execution="run-2")
+        assert states_of_guards((plan, result)) == ["failed"]
+        assert drift(plan) == [world.recent]
+    assert not world.keeper.held_in_s3(world.recent)
+
+    assert states_of_guards(run(world, now=now, execution="run-3")) == ["held"]
+    assert world.keeper.held_in_s3(world.recent)
+    assert drift(run(world, now=now, execution="run-4")[0]) == []
+
+
+def states_of_guards(ran):
+    return [o["state"] for o in ran[1]["guarded"]]
+
+
+def drift(plan):
+    return [f["subject"] for f in plan["findings"] if f["rule"] == "hold-drift"]
+
+
+def test_one_set_that_cannot_be_held_does_not_keep_the_others_from_it(world):
+    gone = world.dump_set(RECENT, database="billing")
+    key, plan = world.sweeper.plan(execution="run-1", now=RECENT + timedelta(days=46))
+    assert set(plan["guard"]) == {gone, world.recent}
+    listed = world.bucket.client.list_object_versions(Bucket="backups", Prefix=gone)["Versions"]
+    for version in listed:
+        world.bucket.client.delete_object(Bucket="backups", Key=version["Key"], VersionId=version["VersionId"])
+
+    assert {o["identifier"]: o["state"] for o in world.sweeper.act(key)["guarded"]} == {
+        gone: "failed",
+        world.recent: "held",
+    }
+
+
+def test_the_register_s_times_are_never_ahead_of_the_clock(world):
+    world.clock = NOW
+    key, _ = world.sweeper.plan(execution="run-1", now=NOW + timedelta(days=46), ahead=True)
+    world.sweeper.act(key, ahead=True)
+
+    assert [hold.since for hold in world.keeper.holds()] == [NOW]
+
+
+def test_a_hold_that_the_store_lost_is_found(world):
+    world.keeper.place("Doe", [world.young, world.recent], at=NOW, **WHO)
+    assert drift(run(world)[0]) == []
+    world.rds_client.snapshots["young"]["TagList"] = []
+    version = world.bucket.client.list_object_versions(Bucket="backups", Prefix=world.recent)["Versions"][0]
+    world.bucket.client.put_object_legal_hold(
+        Bucket="backups", Key=version["Key"], VersionId=version["VersionId"], LegalHold={"Status": "OFF"}
+    )
+
+    assert set(drift(run(world, execution="run-2")[0])) == {world.young, world.recent}
+
+
+def released(world, now):
+    return [(a.point, a.ok, a.detail) for a in world.sweeper.release_guards([world.recent, "stranger"], now=now)]
+
+
+def test_a_guard_is_released_only_after_the_set_that_replaces_it_was_looked_at_again(world):
+    now = RECENT + timedelta(days=46)
+    run(world, now=now)
+    kept = [(world.recent, True, "stays held: no newer set is there and good")]
+    assert released(world, now) == kept
+    newer = world.dump_set(now - timedelta(days=1))
+    world.verification(newer, ok=False)
+    assert released(world, now) == kept
+    world.verification(newer, ok=True)
+    world.bucket.remove(newer + "manifest.json")
+    assert released(world, now) == kept
+    assert world.keeper.held_in_s3(world.recent)
+
+    newest = world.dump_set(now - timedelta(hours=1))
+    for name in world.objects(world.recent):  # S3's lifecycle came meanwhile
+        world.bucket.remove(name)
+    assert [(point, ok) for point, ok, _ in released(world, now + timedelta(days=1))] == [(world.recent, True)]
+    assert not world.keeper.held_in_s3(world.recent)
+    assert world.objects(newest)
+    assert released(world, now + timedelta(days=1)) == []
 
 
 def test_a_guard_that_a_newer_set_replaces_is_named(world):
@@ -511,6 +640,27 @@ def test_the_comparison_goes_back_to_the_last_complete_inventory(world):
     plan, _ = run(world, execution="run-3")
 
     assert [f["subject"] for f in plan["findings"] if f["rule"] == "vanished"] == [world.young]
+
+
+@pytest.mark.parametrize("part", ["latest.json", "plan.json", "result.json"])
+def test_a_history_that_cannot_be_read_is_a_finding_and_is_compared_with_later(world, monkeypatch, part):
+    run(world)
+    del world.rds_client.snapshots["young"]
+    with monkeypatch.context() as patch:
+        fail_reading(world, patch, f"-run-1/{part}" if part != "latest.json" else part)
+        plan = world.sweeper.plan(execution="run-2", now=NOW + timedelta(days=1))[1]
+    found = {f["rule"]: f["message"] for f in plan["findings"]}
+    assert "so nobody knows what has vanished since: S3Failed" in found["not-compared"]
+    assert world.bucket.read_json(f"{folder(OWNER)}latest.json")["plan"].endswith("-run-1/plan.json")
+
+    plan, _ = run(world, execution="run-3", now=NOW + timedelta(days=2))
+    assert [f["subject"] for f in plan["findings"] if f["rule"] in {"vanished", "not-compared"}] == [world.young]
+
+
+def test_a_history_of_another_shape_is_a_finding(world):
+    world.bucket.write(f"{folder(OWNER)}latest.json", '{"plan": "nowhere"}', once=True)
+
+    assert "not-compared" in {f["rule"] for f in run(world)[0]["findings"]}
 
 
 def test_metrics_facts_are_in_the_plan(world):

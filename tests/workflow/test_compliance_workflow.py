@@ -165,7 +165,7 @@ def test_a_legal_hold_that_is_rewritten_is_found_by_the_next_report_and_by_the_c
     local_aws, deployed, run, capsys, tmp_path
 ):
     s3, bucket = local_aws.client("s3"), deployed["BACKUP_BUCKET"]
-    key = f"compliance-backups/evidence/holds/{OWNER}/20261123T020003.000000Z-{secrets.token_hex(6)}.json"
+    key = f"registers/holds/{OWNER}/20261123T020003.000000Z-{secrets.token_hex(6)}.json"
     event = {
         "schema": 1, "matter": "2026-17", "action": "placed", "at": "2026-11-23T02:00:03+00:00", "who": "counsel",
         "why": "a case", "owner": OWNER, "points": ["logical-backups/x/y/z/"],

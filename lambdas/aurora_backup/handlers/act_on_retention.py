@@ -14,14 +14,15 @@ _FEW = 10
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return `{result, mode, deleted, kept, failed, unheld, tell}`; result is the key of the document.
 
-    event: `{plan, findings}`, as the first step gave them. failed: each deletion that did not happen. unheld: each last
-    good set that could not be held. tell: whether a person should look.
+    event: `{plan, findings, ahead_of_clock}`, as the first step gave them. failed: each deletion that did not happen.
+    unheld: each last good set that could not be held. tell: whether a person should look.
 
     Raises:
-        PlanNotActedOn: the plan is not one of this owner's.
+        PlanNotActedOn: the plan is not one of this owner's, or of a time that has not come.
 
     """
-    result = sweeper(Edges.from_environment()).act(str(event["plan"]))
+    ahead = event.get("ahead_of_clock") is True
+    result = sweeper(Edges.from_environment()).act(str(event["plan"]), ahead=ahead)
     counts = {state: sum(o["state"] == state for o in result["outcomes"]) for state in ("deleted", "kept")}
     failed = [o for o in result["outcomes"] if o["state"] == "failed"][:_FEW]
     unheld = [o for o in result["guarded"] if o["state"] == "failed"][:_FEW]

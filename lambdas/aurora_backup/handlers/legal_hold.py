@@ -7,9 +7,9 @@ from typing import Any
 
 from aurora_backup import deployment
 from aurora_backup.holds import Applied, HoldRefused
-from aurora_backup.recovery_edges import Edges
+from aurora_backup.recovery_edges import Edges, utc_now
 from aurora_backup.retention import GUARD_MATTER
-from aurora_backup.retention_edges import keeper
+from aurora_backup.retention_edges import keeper, sweeper
 
 
 class HoldNotApplied(HoldRefused):
@@ -20,17 +20,20 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return `{"holds": [...]}` in force, or `{"matter", "points": [{point, ok, detail}]}`.
 
     event: `{"action": "list"}`; `{"action": "place" | "release", matter, points, who, why, started}`;
-    `{"action": "release-guards", points, started}`, which releases only what the retention manager held.
+    `{"action": "release-guards", points, started}`, which releases only what the retention manager held, and only after
+    looking at what replaces it again. The register's times are not ahead of the clock.
 
     Raises:
         HoldRefused: a field is malformed, a point does not exist, or a matter is not in force.
         HoldNotApplied: a store did not follow.
 
     """
-    holds, action = keeper(Edges.from_environment()), event.get("action")
+    edges = Edges.from_environment()
+    holds, action = keeper(edges), event.get("action")
     if action == "list":
         return {"holds": [{**asdict(h), "since": h.since.isoformat()} for h in holds.holds()]}
-    points, at = [str(p) for p in event.get("points") or ()], deployment.moment("started", event["started"])
+    points, started = [str(p) for p in event.get("points") or ()], deployment.moment("started", event["started"])
+    at = min(started, utc_now())
     if action == "place":
         matter = str(event["matter"])
         done = holds.place(matter, points, who=str(event["who"]), why=str(event["why"]), at=at)
@@ -39,10 +42,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         done = holds.release(matter, points, who=str(event["who"]), why=str(event["why"]), at=at)
     elif action == "release-guards":
         matter = GUARD_MATTER
-        held = {point for hold in holds.holds() if hold.matter == matter for point in hold.points}
-        mine = [point for point in points if point in held]
-        why = "a newer set is good"
-        done = holds.release(matter, mine, who="retention manager", why=why, at=at) if mine else ()
+        done = sweeper(edges).release_guards(points, now=started)
     else:
         raise HoldRefused(f"action must be place, list, release or release-guards, got {action!r}")
     return {"matter": matter, "points": [asdict(each) for each in _all_applied(matter, done)]}

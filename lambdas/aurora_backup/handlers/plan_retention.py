@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 from aurora_backup import deployment
-from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
-from aurora_backup.recovery_edges import Edges
+from aurora_backup.recovery_edges import Edges, utc_now
 from aurora_backup.retention import Action, Kind
-from aurora_backup.retention_edges import sweeper
+from aurora_backup.retention_edges import quota, sweeper
 from aurora_backup.retention_metrics import metrics
 
 _MANUAL = {Kind.SNAPSHOT.value, Kind.RECOVERY_POINT.value}
@@ -17,14 +16,15 @@ _FEW = 10  # a state may carry little: the document, by its key, has everything
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Return `{plan, mode, refused, deletions, findings, guard, unguard}`; plan is the key of the document.
+    """Return `{plan, mode, refused, deletions, findings, guard, unguard, ahead_of_clock}`; plan is the document's key.
 
-    event: `{execution, started}`. started is the time that is decided by; the same execution gives the same plan.
+    event: `{execution, started}`, and `"ahead_of_clock": true` to decide by a time that has not come. started is the
+    time that is decided by; the same execution gives the same plan.
     """
-    now = deployment.moment("started", event["started"])
-    key, document = sweeper(Edges.from_environment()).plan(execution=str(event["execution"]), now=now)
+    now, ahead = deployment.moment("started", event["started"]), event.get("ahead_of_clock") is True
+    key, document = sweeper(Edges.from_environment()).plan(execution=str(event["execution"]), now=now, ahead=ahead)
     manual = sum(d["kind"] in _MANUAL for d in document["decisions"])
-    for line in metrics(document, now, used=manual, quota=MANUAL_SNAPSHOT_QUOTA):
+    for line in metrics(document, utc_now(), used=manual, quota=quota()):
         print(json.dumps(line))  # noqa: T201  CloudWatch reads it from the log
     return {
         "plan": key,
@@ -34,4 +34,5 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         "findings": document["findings"][:_FEW],
         "guard": len(document["guard"]),
         "unguard": document["unguard"][: 10 * _FEW],
+        "ahead_of_clock": ahead,
     }
