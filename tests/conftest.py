@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import shutil
 import socket
-import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import botocore.loaders
 import botocore.session
@@ -19,7 +16,10 @@ import pytest
 
 from local.object_store import ObjectStore
 from local.postgres import Home, Server
-from tests.programs import JOBS
+from tests import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -37,45 +37,44 @@ ENVIRONMENT = {
 }
 
 
-_BESIDE = pytest.StashKey[dict[str, Future[Any]]]()
+# What tests cost to prepare is shared: all that read the same thing run in the same process, and `make test` has two
+# (ADR 50). Groups come in this order, the longest first; what is in none of them goes by its file.
+_GROUPS: tuple[tuple[str, Callable[[pytest.Item], bool]], ...] = (
+    ("workflow", lambda item: "tests/workflow/" in item.path.as_posix()),
+    ("programs", lambda item: bool({"synths", "many_accounts", "wheel"} & set(item.fixturenames))),
+    ("synth", lambda item: "tests/synth/" in item.path.as_posix()),
+    ("servers", lambda item: bool({"postgres", "s3_server"} & set(item.fixturenames))),
+)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that read what the programs leave come last."""
-    items.sort(key=lambda item: bool(JOBS.keys() & set(item.fixturenames)))
-
-
-def pytest_collection_finish(session):
-    """Start the programs (tests/programs.py) whose results a selected test reads."""
-    if session.config.option.collectonly:
-        return
-    asked = {name for item in session.items for name in item.fixturenames}
-    base = Path(tempfile.mkdtemp(prefix="aurora-backup-programs-"))
-    session.config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
-    pool = ThreadPoolExecutor(1)
-    session.config.add_cleanup(lambda: pool.shutdown(cancel_futures=True))
-    session.config.stash[_BESIDE] = beside = {}
-    for name in [name for name in JOBS if name in asked]:
-        (base / name).mkdir()
-        beside[name] = pool.submit(JOBS[name], base / name)
+    """Give each test its group, and sort by group."""
+    names = [name for name, _ in _GROUPS]
+    place = {}
+    for item in items:
+        group = next((name for name, holds in _GROUPS if holds(item)), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
+        place[item] = names.index(group) if group in names else len(names)
+    items.sort(key=place.__getitem__)
 
 
 @pytest.fixture(scope="session")
-def synths(request):
+def synths(tmp_path_factory):
     """`tests.programs.Synths`."""
-    return request.config.stash[_BESIDE]["synths"].result()
+    return programs.synths(tmp_path_factory.mktemp("synths"))
 
 
 @pytest.fixture(scope="session")
-def many_accounts(request):
+def many_accounts(tmp_path_factory):
     """The directory of the synthesised example."""
-    return request.config.stash[_BESIDE]["many_accounts"].result()
+    return programs.many_accounts(tmp_path_factory.mktemp("many-accounts"))
 
 
 @pytest.fixture(scope="session")
-def wheel(request):
+def wheel(tmp_path_factory):
     """`tests.programs.Wheel`."""
-    return request.config.stash[_BESIDE]["wheel"].result()
+    return programs.wheel(tmp_path_factory.mktemp("wheel"))
 
 
 class OutsideWorldError(Exception):

@@ -1,8 +1,4 @@
-"""Programs that take long and need nothing of the tests: `cdk synth`, cfn-lint, examples, the wheel.
-
-They run one after the other on the other processor while the tests go on, from the start of the run; tests that read
-what they left come last. A job gets a directory of its own, and answers what the fixture of its name answers.
-"""
+"""Programs whose results many tests read: `cdk synth`, cfn-lint, examples, the wheel. Each fills a directory."""
 
 from __future__ import annotations
 
@@ -12,10 +8,6 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 
@@ -137,6 +129,3 @@ def wheel(directory: Path) -> Wheel:
     code = "import cdk_aurora_backup, aurora_backup; print(cdk_aurora_backup.__file__, aurora_backup.__file__)"
     imported = run(sys.executable, "-S", "-c", code, cwd=elsewhere, env=empty)
     return Wheel(file, site, imported, example, run(sys.executable, "-S", app, cwd=elsewhere, env=empty))
-
-
-JOBS: dict[str, Callable[[Path], object]] = {job.__name__: job for job in (synths, many_accounts, wheel)}
