@@ -244,6 +244,7 @@ class AuroraBackup(Construct):
             deleters=[f.role for f in (self._retention.act_function, self._recovery.janitor.function) if f.role],
             break_glass=break_glass if break_glass or ours else None,
             lineage=lineage,
+            snapshot_quota=snapshot_quota,
         )
         self._alerts.watch_alarm(self._functions.undelivered)
         self._say_what_is_left(bucket, alert_emails, topic)

@@ -10,6 +10,7 @@ from aws_cdk import ArnFormat, Aws, Duration, Stack
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.compliance_watch import ComplianceWatch
 from cdk_aurora_backup.permissions import statement
@@ -83,6 +84,7 @@ class Compliance(Construct):
     account's root user. Default: not looked at, as for an imported key or vault.
     controls_key: an own table of controls, JSON, in the backup bucket. Default: HIPAA and NIST SP 800-53.
     lineage: resource ids of the clusters that this one was recovered from. schedule: Default: daily at 06:00 UTC.
+    snapshot_quota: the Region's quota of manual cluster snapshots, for the forecast. Default: 100.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Compliance(Construct):
         break_glass: Sequence[iam.IRole] | None = None,
         controls_key: str | None = None,
         lineage: Sequence[str] = (),
+        snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
         schedule: str = _DAILY,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -121,6 +124,7 @@ class Compliance(Construct):
             "friends": list(friends),
             "deleters": [role.role_arn for role in deleters],
             "deletion_protection": deletion_protection,
+            "snapshot_quota": snapshot_quota,
             "break_glass": [] if break_glass is None else [role.role_arn for role in break_glass] or [_root()],
         }
         if backed_up and backed_up.plan:

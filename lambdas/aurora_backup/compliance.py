@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_backup.access_documents import DocumentError
 from aurora_backup.compliance_facts import Evidence, FactMissing, Node, Reader
 from aurora_backup.compliance_principals import targets
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
 from aurora_backup.schedule import require_utc
 from aurora_backup.validation import Verdict
 
@@ -67,7 +68,8 @@ class Expected:
     discovered. copy_vaults: other vaults that hold copies. friends: account numbers that may see snapshots and objects.
     deleters: roles of this package that delete what has expired. break_glass: the only principals that the policies of
     the key and the vault may spare from their denials; () when the deployment does not say. vault_locked,
-    vault_denies_deletion, deletion_protection: whether the deployment asks for each.
+    vault_denies_deletion, deletion_protection: whether the deployment asks for each. snapshot_quota: the Region's, of
+    manual cluster snapshots.
     """
 
     owner: str
@@ -89,6 +91,7 @@ class Expected:
     friends: tuple[str, ...] = ()
     deleters: tuple[str, ...] = ()
     break_glass: tuple[str, ...] = ()
+    snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -273,15 +273,17 @@ def _forecast(
     size = _known(lambda: read.observation("storage").number("bytes") / 1e9)
     region = expected.key_arn.split(":")[3]
     known = before.get("forecast") or {}
-    asked = (now.date().isoformat(), region, size, policy)
+    asked = (now.date().isoformat(), region, size, expected.snapshot_quota, policy)
     if asked == (
         known.get("from"),
         known.get("region"),
         known.get("workload", {}).get("size_gb"),
+        known.get("snapshot_quota"),
         before.get("policy"),
     ):
         return dict(known)
-    return section(expected.policy, region=region, size_gb=size, start=now.date()).document
+    start, quota = now.date(), expected.snapshot_quota
+    return section(expected.policy, region=region, size_gb=size, start=start, quota=quota).document
 
 
 def _who_can_delete(read: Reader, expected: Expected) -> list[dict[str, Any]]:

@@ -197,13 +197,17 @@ class Day:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A policy over time. existing: the points on the last day, for questions about one day."""
+    """A policy over time. existing: the points on the last day, for questions about one day.
+
+    quota: of manual cluster snapshots in the Region.
+    """
 
     policy: RetentionPolicy
     workload: Workload
     prices: Prices
     days: tuple[Day, ...]
     existing: tuple[RecoveryPoint, ...]
+    quota: int = MANUAL_SNAPSHOT_QUOTA
 
     @property
     def total_cost(self) -> float:
@@ -226,7 +230,7 @@ class Forecast:
             "total_cost": round(self.total_cost, 2),
             "final_month_cost": round(self.days[-1].cost, 2),
             "peak_snapshots": self.peak_snapshots,
-            "snapshot_quota": MANUAL_SNAPSHOT_QUOTA,
+            "snapshot_quota": self.quota,
             "assumptions": list(ASSUMPTIONS),
             "days": [asdict(day) for day in (self.days if days is None else days)],
         }
@@ -237,7 +241,8 @@ ASSUMPTIONS = (
     "Each snapshot is billed in full, at the size that the cluster had when it was made.",
     "A dump set has the size of the cluster times the dump ratio.",
     "Of the automated tier, Aurora bills what changed within its retention; the volume itself is free.",
-    "The bill is at most this: free backup storage, and snapshots within the automated retention, are not taken off.",
+    "Free backup storage, and snapshots within the automated retention, are not taken off.",
+    "A dump set that goes is billed until its noncurrent days are over, and is not counted.",
     "Every backup succeeds. Without sweep.enforce, snapshots on demand are never deleted.",
 )
 
@@ -258,7 +263,15 @@ def longest_days(policy: RetentionPolicy) -> int:
     return max(7 * 366, max(kept) + 366)
 
 
-def simulate(policy: RetentionPolicy, workload: Workload, prices: Prices, *, start: date, days: int) -> Forecast:
+def simulate(
+    policy: RetentionPolicy,
+    workload: Workload,
+    prices: Prices,
+    *,
+    start: date,
+    days: int,
+    quota: int = MANUAL_SNAPSHOT_QUOTA,
+) -> Forecast:
     """Day by day from `start`; each day as it is at its end. Raises SettingsError: days outside 1-36525."""
     if not 1 <= days <= 36_525:  # noqa: PLR2004  a hundred years
         raise SettingsError(f"days must be within 1-36525, got {days}")
@@ -271,7 +284,7 @@ def simulate(policy: RetentionPolicy, workload: Workload, prices: Prices, *, sta
         stock.add(births.get(number, ()))
         stock.expire(now)
         found.append(stock.day(now, number))
-    return Forecast(policy, workload, prices, tuple(found), stock.points)
+    return Forecast(policy, workload, prices, tuple(found), stock.points, quota)
 
 
 def _births(
@@ -297,16 +310,29 @@ class Billing:
     prices: Prices
     change: float = Workload.change
 
-    def held(self, tier: Tier, kind: Kind, points: Iterable[RecoveryPoint], now: datetime, size_gb: float) -> Held:
-        """One tier and kind, in a month like this. size_gb: of the cluster, for what is billed by its changes."""
+    def held(
+        self,
+        tier: Tier,
+        kind: Kind,
+        points: Iterable[RecoveryPoint],
+        now: datetime,
+        size_gb: float,
+        behind: Sequence[tuple[RecoveryPoint, datetime]] = (),
+    ) -> Held:
+        """One tier and kind, in a month like this. size_gb: of the cluster, for what is billed by its changes.
+
+        behind: sets whose versions S3 still keeps behind delete markers, and since when: they are billed in the class
+        that they had then, and are no copies.
+        """
         found = list(points)
         times = [point.created for point in found if point.created is not None]
         if kind is Kind.AUTOMATED:
             gb = size_gb * self.change * len(found)
             cost = gb * self.prices.backup
         elif kind is Kind.SET:
-            gb = sum(point.size for point in found) / 1e9
-            cost = sum(point.size / 1e9 * self._set_price(tier, now, point.created or now) for point in found)
+            billed = [*((point, now) for point in found), *behind]
+            gb = sum(point.size for point, _ in billed) / 1e9
+            cost = sum(point.size / 1e9 * self._set_price(tier, at, point.created or at) for point, at in billed)
         else:
             gb = sum(point.size for point in found) / 1e9
             cost = gb * self.prices.backup
@@ -340,6 +366,7 @@ class _Stock:
         self._groups: defaultdict[tuple[Tier, Kind], dict[str, RecoveryPoint]] = defaultdict(dict)
         self._due: dict[tuple[Tier, Kind], datetime] = {}
         self._until: dict[str, datetime] = {}
+        self._behind: defaultdict[tuple[Tier, Kind], list[tuple[RecoveryPoint, datetime]]] = defaultdict(list)
         self._made = 0
 
     @property
@@ -378,6 +405,8 @@ class _Stock:
                 self._until[name] = decision.until or now
                 if self._goes(decision.point.kind, decision.rule, refused=bool(plan.refused)):
                     del group[name], self._until[name]
+                    if decision.point.kind is Kind.SET:
+                        self._behind[key].append((decision.point, now))
             # What the minimum keeps is looked at again when there is a newer copy; the others at their time.
             later = [self._until[name] for name in group if self._until[name] > now]
             self._due[key] = min([*later, *([now + timedelta(days=1)] if len(later) < len(group) else [])], default=now)
@@ -390,9 +419,12 @@ class _Stock:
 
     def day(self, now: datetime, number: int) -> Day:
         size = self._workload.gb_after(number + 1)
+        oldest = now - timedelta(days=self._policy.archive.noncurrent_days)
+        for key, points in self._behind.items():
+            self._behind[key] = [(point, since) for point, since in points if since > oldest]
         held = tuple(
-            self._billing.held(tier, kind, group.values(), now, size)
-            for (tier, kind), group in sorted(self._groups.items())
+            self._billing.held(*key, group.values(), now, size, self._behind.get(key, ()))
+            for key, group in sorted(self._groups.items())
         )
         counted = (Kind.RECOVERY_POINT, Kind.SNAPSHOT)
         snapshots = sum(len(group) for (_, kind), group in self._groups.items() if kind in counted)

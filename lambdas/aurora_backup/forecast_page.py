@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_backup.errors import SettingsError
 from aurora_backup.forecast import Day, Held, Prices, Workload, cheaper, list_prices, longest_days, simulate
 from aurora_backup.markup import safe
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,13 +90,15 @@ def section(
     growth: float = 0.0,
     dump_ratio: float = Workload.dump_ratio,
     table: Any = None,
+    quota: int = MANUAL_SNAPSHOT_QUOTA,
 ) -> Section:
     """What the policy will keep and cost from `start` on, for a year more than its longest retention.
 
-    size_gb: of the cluster; None when nobody knows. table: prices; Default: the package's. What makes a forecast
+    size_gb: of the cluster; None when nobody knows. table: prices; Default: the package's. quota: of manual cluster
+    snapshots in the Region. What makes a forecast
     impossible (no size, a Region without prices) is the `reason` of a document that is not `available`: never raised.
     """
-    document = _document(policy, region, size_gb, start, growth, dump_ratio, table)
+    document = _document(policy, region, size_gb, start, growth, dump_ratio, table, quota)
     return Section(document, section_html(document))
 
 
@@ -107,6 +110,7 @@ def _document(
     growth: float,
     dump_ratio: float,
     table: Any,
+    quota: int,
 ) -> dict[str, Any]:
     about: dict[str, Any] = {"schema": SECTION_SCHEMA, "available": False, "reason": None}
     if size_gb is None:
@@ -117,9 +121,9 @@ def _document(
     except SettingsError as error:
         return {**about, "reason": str(error)}
     days = longest_days(policy)
-    done = simulate(policy, workload, prices, start=start, days=days)
+    done = simulate(policy, workload, prices, start=start, days=days, quota=quota)
     design = cheaper(policy)
-    beside = simulate(design, workload, prices, start=start, days=days) if design else None
+    beside = simulate(design, workload, prices, start=start, days=days, quota=quota) if design else None
     return {
         **about,
         "available": True,
@@ -127,7 +131,7 @@ def _document(
         "to": done.days[-1].date,
         **_summary(done),
         "cheaper": _summary(beside) if beside else None,
-        **{k: v for k, v in done.document().items() if k in _BASIS},
+        **{k: v for k, v in done.document(days=()).items() if k in _BASIS},
     }
 
 

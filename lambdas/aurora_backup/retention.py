@@ -449,10 +449,12 @@ def _nothing_recent(sweep: _Sweep) -> Iterable[str]:
 
     A copy's date comes from another clock, RDS's or S3's, so that the newest one bounds how far `now` can be ahead.
     """
+    if sweep.ahead or not sweep.deletions:
+        return
     good = (d.point for d in sweep.decisions if is_good(d.point, sweep.now, sweep.lineage))
     newest = max((point.created for point in good if point.created is not None), default=None)
     oldest = min(expected(sweep.policy).values()) + LATE
-    if sweep.deletions and not sweep.ahead and (newest is None or newest + oldest < sweep.now):
+    if newest is None or newest + oldest < sweep.now:
         yield (
             f"no good recovery point of any tier is younger than {oldest / timedelta(days=1):g} days (the newest is "
             f"from {newest.isoformat() if newest else 'never'}): the time given, {sweep.now.isoformat()}, is wrong or "

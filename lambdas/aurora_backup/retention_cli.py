@@ -47,6 +47,7 @@ def forecast_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--change", type=float, default=0.01, help="of the volume each day, as a share; default: 0.01")
     parser.add_argument("--dump-ratio", type=float, default=0.28, help="size of a dump set over the cluster's")
     parser.add_argument("--on-demand", type=int, default=0, help="snapshots on demand each month; default: 0")
+    parser.add_argument("--snapshot-quota", type=int, default=100, help="of the Region; default: 100")
     parser.add_argument("--start", type=date.fromisoformat, help="the first day; default: today")
     parser.add_argument("--years", type=int, help="default: a year more than the longest retention, and at least 7")
     parser.add_argument("--on", type=date.fromisoformat, help="list the points that exist at the end of this day")
@@ -71,7 +72,7 @@ def forecast(arguments: argparse.Namespace) -> Answer:
     days = (arguments.years * 366) if arguments.years else longest_days(policy)
     if arguments.on is not None:
         days = (arguments.on - start).days + 1
-    done = simulate(policy, workload, prices, start=start, days=days)
+    done = simulate(policy, workload, prices, start=start, days=days, quota=arguments.snapshot_quota)
     document = done.document()
     if arguments.on is not None:
         points = sorted(done.existing, key=lambda p: p.identifier)

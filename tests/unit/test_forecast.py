@@ -4,12 +4,13 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from aurora_backup import cli
+from aurora_backup import cli, forecast_page
 from aurora_backup import forecast as module
 from aurora_backup.errors import SettingsError
 from aurora_backup.forecast import Prices, Workload, cheaper, costs, list_prices, simulate, size_from, size_from_plan
@@ -31,22 +32,31 @@ def own(**regions):
     return {"as_of": "2026-11-23", "currency": "USD", "regions": regions or {"moon": MOON}}
 
 
+DAYS = 2562  # what a section simulates: six years of monthly points, and a year more
+
+
+@cache
+def simulated(text, days):
+    """The policies that several tests look at, once."""
+    return simulate(RetentionPolicy.from_json(text), WORKLOAD, PRICES, start=START, days=days)
+
+
 @pytest.fixture(scope="module")
-def eight_years():
-    return simulate(POLICY, WORKLOAD, PRICES, start=START, days=2922)
+def seven_years():
+    return simulated(POLICY.to_json(), DAYS)
 
 
 @pytest.fixture(scope="module")
 def cheap():
-    return simulate(cheaper(POLICY), WORKLOAD, PRICES, start=START, days=2922)
+    return simulated(cheaper(POLICY).to_json(), DAYS)
 
 
 def held(forecast, tier, day=-1):
     return {h.tier: h for h in forecast.days[day].tiers}.get(tier.value)
 
 
-def test_the_points_of_a_day_are_those_of_the_schedule_within_the_retention(eight_years):
-    for number in (10, 200, 1000, 2400, 2921):
+def test_the_points_of_a_day_are_those_of_the_schedule_within_the_retention(seven_years):
+    for number in (10, 200, 1000, 2400, 2561):
         now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number + 1)
         for tier, rule in (
             (Tier.WEEKLY, POLICY.weekly),
@@ -55,28 +65,28 @@ def test_the_points_of_a_day_are_those_of_the_schedule_within_the_retention(eigh
         ):
             made = Schedule(rule.schedule).occurrences(datetime(2026, 1, 1, tzinfo=UTC), now)
             alive = [m for m in made if rule.keep.until(m) >= now]
-            found = held(eight_years, tier, number)
+            found = held(seven_years, tier, number)
             assert (found.count if found else 0) == len(alive), (tier, number)
             if alive:
                 assert (found.oldest, found.newest) == (alive[0].date().isoformat(), alive[-1].date().isoformat())
 
 
-def test_in_the_end_the_documents_policy_holds_what_its_table_says(eight_years):
-    counts = {h.tier: h.count for h in eight_years.days[-1].tiers}
+def test_in_the_end_the_documents_policy_holds_what_its_table_says(seven_years):
+    counts = {h.tier: h.count for h in seven_years.days[-1].tiers}
 
-    assert counts == {"automated": 35, "weekly": 25, "monthly": 72, "logical": 13}  # 180 days are 25 or 26 Sundays
-    assert eight_years.peak_snapshots == 98
+    assert counts == {"automated": 35, "weekly": 26, "monthly": 72, "logical": 13}  # 180 days are 25 or 26 Sundays
+    assert seven_years.peak_snapshots == 98
 
 
-def test_the_cheaper_design_frees_the_quota_and_most_of_the_money(eight_years, cheap):
+def test_the_cheaper_design_frees_the_quota_and_most_of_the_money(seven_years, cheap):
     assert cheap.peak_snapshots == 26
     assert held(cheap, Tier.MONTHLY).kind == "set"
     assert held(cheap, Tier.MONTHLY).count == 72
-    assert held(cheap, Tier.MONTHLY).cost < held(eight_years, Tier.MONTHLY).cost / 30
+    assert held(cheap, Tier.MONTHLY).cost < held(seven_years, Tier.MONTHLY).cost / 30
 
 
-def test_snapshots_cost_their_full_size_each(eight_years):
-    monthly = held(eight_years, Tier.MONTHLY)
+def test_snapshots_cost_their_full_size_each(seven_years):
+    monthly = held(seven_years, Tier.MONTHLY)
 
     assert monthly.gb == 7200
     assert monthly.cost == pytest.approx(7200 * 0.021)
@@ -84,16 +94,39 @@ def test_snapshots_cost_their_full_size_each(eight_years):
 
 def test_sets_cost_by_storage_class_as_the_lifecycle_moves_them(cheap):
     monthly, sets = held(cheap, Tier.MONTHLY), 28.0
-    last = datetime(2034, 1, 1, tzinfo=UTC)
-    ages = [(last - datetime(y, m, 1, 1, tzinfo=UTC)).days for y in range(2026, 2034) for m in range(1, 13)]
-    expected = sum(sets * (0.00099 if age >= 90 else 0.023) for age in ages if age < 2191)
+    last = datetime(2033, 1, 6, tzinfo=UTC)
+    made = [datetime(2026 + n // 12, n % 12 + 1, 1, 1, tzinfo=UTC) for n in range(85)]
+    gone = 31  # the set of January 2027 expired on the first, and its versions stay for 30 days
+    expected = sum(sets * (0.00099 if (last - m).days >= 90 else 0.023) for m in made if (last - m).days < 2192 + gone)
 
-    assert cheap.days[-1].date == "2033-12-31"
-    assert monthly.cost == pytest.approx(expected, abs=0.2)
+    assert cheap.days[-1].date == "2033-01-05"
+    assert monthly.cost == pytest.approx(expected, abs=0.001)
+    assert monthly.count == 72
+    assert monthly.gb == pytest.approx(73 * sets)
 
 
-def test_the_automated_tier_costs_what_changed_within_its_retention(eight_years):
-    automated = held(eight_years, Tier.AUTOMATED)
+def test_a_set_that_went_is_billed_until_its_noncurrent_days_are_over_and_no_longer():
+    policy = POLICY.with_changes({"logical": {"keep": {"days": 3}, "minimum_copies": 0}, "monthly": None})
+    done = simulate(policy, WORKLOAD, PRICES, start=START, days=60)
+    seen = [held(done, Tier.LOGICAL, day) for day in range(40, 60)]
+
+    # One a week: of the last 33 days there are four or five, and of the last three at most one counts.
+    assert {round(h.gb / 28) for h in seen} == {4, 5}
+    assert {h.count for h in seen} == {0, 1}
+    assert {round(h.cost / (28 * 0.023)) for h in seen} == {4, 5}
+    assert "is billed until its noncurrent days are over" in " ".join(done.document()["assumptions"])
+    assert "at most" not in " ".join(done.document()["assumptions"])
+
+
+def test_the_quota_is_the_account_s_own():
+    done = simulate(POLICY, WORKLOAD, PRICES, start=START, days=2, quota=250)
+
+    assert done.document()["snapshot_quota"] == 250
+    assert "of 250" in " ".join(parse(render(done, None)).text)
+
+
+def test_the_automated_tier_costs_what_changed_within_its_retention(seven_years):
+    automated = held(seven_years, Tier.AUTOMATED)
 
     assert (automated.gb, automated.cost) == (pytest.approx(35.0), pytest.approx(35 * 0.021))
 
@@ -108,7 +141,8 @@ def test_a_growing_cluster_makes_larger_snapshots():
 def test_it_asks_the_managers_own_decision(monkeypatch):
     original, asked = module.decide, []
     monkeypatch.setattr(module, "decide", lambda *a, **k: asked.append(a) or original(*a, **k))
-    simulate(POLICY, WORKLOAD, PRICES, start=START, days=100)
+    short = POLICY.with_changes({"automated": {"keep_days": 1}, "logical": {"keep": {"days": 8}}})
+    simulate(short, WORKLOAD, PRICES, start=START, days=20)
     assert asked
 
     def never(*arguments, **more):
@@ -116,7 +150,7 @@ def test_it_asks_the_managers_own_decision(monkeypatch):
         return replace(plan, decisions=tuple(replace(d, rule="in-time") for d in plan.decisions))
 
     monkeypatch.setattr(module, "decide", never)
-    assert held(simulate(POLICY, WORKLOAD, PRICES, start=START, days=300), Tier.LOGICAL).count == 43
+    assert held(simulate(short, WORKLOAD, PRICES, start=START, days=60), Tier.LOGICAL).count == 9
 
 
 def test_without_enforcement_snapshots_on_demand_stay():
@@ -224,8 +258,8 @@ def parse(html):
     return page
 
 
-def test_the_page_needs_nothing_else(eight_years, cheap):
-    html = render(eight_years, cheap)
+def test_the_page_needs_nothing_else(seven_years, cheap):
+    html = render(seven_years, cheap)
     page = parse(html)
 
     assert page.links == []
@@ -238,26 +272,26 @@ def test_the_page_needs_nothing_else(eight_years, cheap):
     assert "@media print" in html
 
 
-def test_every_value_on_the_page_is_escaped(eight_years):
+def test_every_value_on_the_page_is_escaped(seven_years):
     evil = replace(PRICES, region="<script>alert(1)</script>", note='"><img src=x>\u202e', currency="<b>")
-    page = parse(render(replace(eight_years, prices=evil)))
+    page = parse(render(replace(seven_years, prices=evil)))
 
     assert not {"script", "img", "b"} & set(page.tags)
     assert "<script>alert(1)</script>" in page.text
     assert "\u202e" not in "".join(page.text)
 
 
-def test_the_page_shows_the_numbers_of_the_document(eight_years, cheap):
-    text = " ".join(parse(render(eight_years, cheap)).text)
+def test_the_page_shows_the_numbers_of_the_document(seven_years, cheap):
+    text = " ".join(parse(render(seven_years, cheap)).text)
 
-    assert f"{eight_years.total_cost:,.0f}" in text
+    assert f"{seven_years.total_cost:,.0f}" in text
     assert "98 of 100" in text
-    assert "2033-12-31" in text
+    assert "2033-01-05" in text
     assert "2026-11-23" in text
 
 
-def test_the_lines_stay_within_the_picture(eight_years, cheap):
-    html = render(eight_years, cheap)
+def test_the_lines_stay_within_the_picture(seven_years, cheap):
+    html = render(seven_years, cheap)
     points = re.findall(r"(-?[\d.]+),(-?[\d.]+)", " ".join(re.findall(r'points="([^"]*)"', html)))
 
     assert points
@@ -269,21 +303,28 @@ def test_the_lines_stay_within_the_picture(eight_years, cheap):
 
 @pytest.fixture(scope="module")
 def part():
-    return section(POLICY, region="us-east-1", size_gb=100, start=START)
+    def known(policy, workload, prices, *, start, days, quota):
+        assert (workload, prices, start) == (WORKLOAD, PRICES, START)
+        return replace(simulated(policy.to_json(), days), quota=quota)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast_page, "simulate", known)
+        return section(POLICY, region="us-east-1", size_gb=100, start=START, quota=120)
 
 
-def test_the_section_says_what_the_page_says(part, eight_years):
+def test_the_section_says_what_the_page_says(part, seven_years):
     document = part.document
     assert (document["schema"], document["available"], document["reason"]) == (1, True, None)
     assert (document["from"], document["to"]) == ("2026-01-01", "2033-01-05")
-    assert document["final_month_cost"] == pytest.approx(eight_years.days[2561].cost, abs=0.01)
+    assert document["final_month_cost"] == pytest.approx(seven_years.days[-1].cost, abs=0.01)
+    assert document["snapshot_quota"] == 120
     assert document["peak_snapshots"] == 98
     assert document["cheaper"]["peak_snapshots"] == 26
     assert [day["date"] for day in document["days"][:2]] == ["2026-03-31", "2026-06-30"]
     assert document["days"][-1]["date"] == document["to"]
     page = parse(part.html)
     assert (page.tags.count("svg"), page.tags.count("h2"), page.tags.count("h1")) == (3, 1, 0)
-    assert "98 of 100" in " ".join(page.text)
+    assert "98 of 120" in " ".join(page.text)
     assert len(json.dumps(document)) < 100_000
 
 
