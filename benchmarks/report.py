@@ -63,15 +63,16 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     by = {(r.name, r.sink): r for r in rows if r.workload == "dump"}
     fast, default, document = by[FAST, "null"], by[DEFAULT, "null"], by[DOCUMENT, "null"]
     fast_times, default_times = ratio(fast, rows, "limit"), ratio(default, rows, "limit")
+    fast_shaped = by[FAST, "shaped"]
     uploads = [r for r in rows if r.workload == "dump" and r.sink == "shaped" and r.output_mb is not None]
-    fastest = min(uploads, key=lambda r: r.wall_s)
+    rival = min((r for r in uploads if r.name != FAST), key=lambda r: (r.wall_s, r.name))
     document_times = document.wall_s / fast.wall_s
     found = [
         _at_most("fast at most 1.35 x the limit (null)", fast_times, 1.35),
         Verdict(
             "fast is the fastest upload (shaped)",
-            f"{fastest.name}, {fastest.wall_s:.2f} s; fast {by[FAST, 'shaped'].wall_s:.2f} s",
-            fastest.name == FAST,
+            f"{fast_shaped.wall_s:.2f} s; the best of the others is {rival.name}, {rival.wall_s:.2f} s",
+            fast_shaped.wall_s <= rival.wall_s,
         ),
         _at_most("default at most 2 x the limit (null)", default_times, 2.0),
         Verdict("fast at least 7 x faster than the document", f"{document_times:.1f} x", document_times >= 7),

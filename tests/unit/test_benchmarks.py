@@ -129,6 +129,12 @@ def test_every_row_runs(place, name):
     assert cost.output is None or cost.output > 100_000
 
 
+def test_rows_that_would_differ_by_noise_alone_share_their_runs():
+    assert dump._run_of(("shaped", "limit")) == dump._run_of(("null", "limit")) == ("null", "limit")
+    assert dump._run_of(("shaped", "ours-default")) == ("shaped", "ours-fast")
+    assert dump._run_of(("shaped", "document")) == ("shaped", "document")
+
+
 def test_a_row_that_fails_says_why(place, tmp_path):
     with pytest.raises(measure.CommandFailedError, match="does not exist"):
         place.measure("limit", "null", "absent")
