@@ -77,7 +77,9 @@ def open_bucket(arguments: argparse.Namespace) -> Bucket:
     """Return the bucket that the arguments name."""
     from aurora_backup.s3 import Bucket, make_client
 
-    client = make_client(endpoint_url=arguments.endpoint_url, region=arguments.region, connections=32)
+    def client() -> Any:
+        return make_client(endpoint_url=arguments.endpoint_url, region=arguments.region)
+
     return Bucket(client, arguments.bucket, kms_key=arguments.kms_key)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def bucket(settings: Settings) -> Bucket:
     """Return the backup bucket, encrypting with the backup key when there is one."""
-    return Bucket(make_client(), settings.backup_bucket, kms_key=settings.backup_key_arn)
+    return Bucket(make_client, settings.backup_bucket, kms_key=settings.backup_key_arn)
 
 
 def target(settings: Settings, instance: dict[str, Any], dbname: str) -> Target:

@@ -27,7 +27,7 @@ from aurora_backup.postgres import Session, client_environment, client_version, 
 from aurora_backup.programs import Program
 from aurora_backup.s3 import NoSuchObject
 from aurora_backup.settings import DEFAULT_COMPRESSION
-from aurora_backup.upload import MIB, Upload, Uploaded, plan_parts
+from aurora_backup.upload import MIB, Upload, Uploaded, fit_workers, plan_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MEMORY_BUDGET = 256 * MIB
+_BUDGET_SHARE = 4  # of the memory: the rest is for pg_dump, one for each archive, and for ourselves
 UPLOAD_THREADS = 3  # for one archive; archives side by side produce less each, and take one fewer
 _COMPLETIONS = 8  # at once
 _PING_SECONDS = 5.0
@@ -82,11 +83,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request. manifest: None when another execution is still making the set."""
+    """What became of a request. manifest: None when another execution has claimed the set, and `reason` says which.
+
+    That one may be making it still, or may have failed: without a manifest there is no backup.
+    """
 
     state: Literal["done", "already-done"]
     manifest: Manifest | None
     seconds: float
+    reason: str = ""
 
 
 def plan_archives(tables: list[Table], jobs: int, split_bytes: int) -> list[Table]:
@@ -111,25 +116,13 @@ def dump_set(source: Target, bucket: Bucket, request: Request, options: DumpOpti
     """
     options = options or DumpOptions()
     begun = time.monotonic()
-    done = _existing(bucket, request, begun)
-    if done:
-        return done
     try:
-        Ledger(bucket).put(
-            CreationRecord(
-                kind="set",
-                identifier=request.key,
-                owner=request.owner,
-                execution=request.execution,
-                created=request.started,
-                expires=request.expires,
-            )
-        )
-    except RecordError as error:
-        _log.info("no-op: %s", error)
-        return Outcome("already-done", None, time.monotonic() - begun)
-    try:
-        manifest = _Dump(source, bucket, request, options).run()
+        # Loading the SDK and asking S3 take as long as connecting, locking and exporting: side by side.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="claim") as pool:
+            claim = pool.submit(_claim, bucket, request, begun)
+            manifest = _Dump(source, bucket, request, options, claim).run()
+        if isinstance(manifest, Outcome):
+            return manifest
         bucket.write(request.key + NAME, manifest.to_json(), once=True)
     except ObjectExists:
         done = _existing(bucket, request, begun)
@@ -137,6 +130,26 @@ def dump_set(source: Target, bucket: Bucket, request: Request, options: DumpOpti
             raise
         return done
     return Outcome("done", manifest, time.monotonic() - begun)
+
+
+def _claim(bucket: Bucket, request: Request, begun: float) -> Outcome | bool:
+    """Claim the set. True: nobody has before; False: an attempt of this execution has; else what has become of it."""
+    record = CreationRecord(
+        kind="set",
+        identifier=request.key,
+        owner=request.owner,
+        execution=request.execution,
+        created=request.started,
+        expires=request.expires,
+    )
+    try:
+        return Ledger(bucket).claim(record) or _existing(bucket, request, begun) or False
+    except RecordError as error:
+        done = _existing(bucket, request, begun)
+        if done is None:
+            _log.info("no-op: %s", error)
+            done = Outcome("already-done", None, time.monotonic() - begun, str(error))
+        return done
 
 
 def _existing(bucket: Bucket, request: Request, begun: float) -> Outcome | None:
@@ -162,14 +175,23 @@ class _Finished:
 class _Dump:
     """One run. The session that exports the snapshot stays open, and holds its locks, until the archives are done."""
 
-    def __init__(self, source: Target, bucket: Bucket, request: Request, options: DumpOptions) -> None:
+    def __init__(
+        self,
+        source: Target,
+        bucket: Bucket,
+        request: Request,
+        options: DumpOptions,
+        claim: Future[Outcome | bool],
+    ) -> None:
+        self._claim, self._fresh = claim, False
         self._source, self._bucket, self._request, self._options = source, bucket, request, options
         self._stop = threading.Event()
         self._sent: dict[int, Upload] = {}
         self._left_out: list[str] = []
         self._failures: list[BaseException] = []
 
-    def run(self) -> Manifest:
+    def run(self) -> Manifest | Outcome:
+        """Return the manifest, or what has become of the set when it is not ours to make."""
         major, client = client_version("pg_dump")
         if self._options.compression.startswith("zstd") and major < _ZSTD_CLIENT:
             raise SettingsError(
@@ -185,6 +207,10 @@ class _Dump:
             self._left_out = _left_out(session, major)
             before = catalog.sequences(session)
             split = plan_archives(snapshot.tables, self._options.jobs, self._options.split_bytes)
+            claimed = self._claim.result()  # nothing is written before
+            if isinstance(claimed, Outcome):
+                return claimed
+            self._fresh = claimed
             finished, facts, described = self._archives(session, snapshot, split, before)
             try:
                 with ThreadPoolExecutor(max_workers=_COMPLETIONS, thread_name_prefix="complete") as pool:
@@ -241,8 +267,9 @@ class _Dump:
         self, session: Session, snapshot: _Snapshot, split: list[Table], before: tuple[SequenceFacts, ...]
     ) -> tuple[list[_Finished], Facts, _Described]:
         """Run every pg_dump, `jobs` at a time, and count meanwhile. On any failure everything is stopped first."""
-        workers = min(self._options.jobs, len(split) + 1)
-        with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="archive") as pool:
+        expected = [_expected(snapshot, split), *(t.bytes for t in split)]
+        workers = fit_workers(self._options.jobs, expected, self._options.memory_budget)
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="archive") as pool:
             jobs = [pool.submit(self._archive, 0, snapshot, split, workers)]
             jobs += [pool.submit(self._archive, i, snapshot, [t], workers) for i, t in enumerate(split, start=1)]
             for job in jobs:
@@ -291,8 +318,7 @@ class _Dump:
         """Stream one archive into an upload that is left open."""
         begun = time.monotonic()
         key = f"{self._request.key}{index:04d}.dump"
-        split = sum(t.bytes for t in tables)
-        expected = split if index else sum(t.bytes for t in snapshot.tables) - split
+        expected = sum(t.bytes for t in tables) if index else _expected(snapshot, tables)
         plan = plan_parts(
             expected, budget=self._options.memory_budget // workers, threads=UPLOAD_THREADS - (workers > 1)
         )
@@ -351,6 +377,8 @@ class _Dump:
 
     def _leftover(self, key: str) -> str | None:
         """ETag of what a killed attempt of this same execution left under the key: the one thing it may replace."""
+        if self._fresh:
+            return None
         try:
             return self._bucket.head(key).etag
         except NoSuchObject:
@@ -388,6 +416,11 @@ class _Snapshot:
     not_covered: tuple[str, ...]
 
 
+def _expected(snapshot: _Snapshot, split: list[Table]) -> int:
+    """Bytes of the tables whose rows are in archive 0."""
+    return sum(t.bytes for t in snapshot.tables) - sum(t.bytes for t in split)
+
+
 def _left_out(session: Session, client_major: int) -> list[str]:
     """Options that leave out our own schema: its grants name a grantor that nobody may become when restoring."""
     extensions = catalog.own_extensions(session)
@@ -405,3 +438,14 @@ def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:
 def available_cpus() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def memory_budget(memory: int | None = None) -> int:
+    """Bytes for all upload buffers together: a quarter of `memory` bytes (default: this machine's), at least 256 MiB.
+
+    A function's machine may be larger than the function: Lambda says how much is its own.
+    """
+    if memory is None:
+        function = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")  # MiB
+        memory = int(function) * MIB if function else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(MEMORY_BUDGET, memory // _BUDGET_SHARE)

@@ -132,6 +132,20 @@ class Ledger:
             ) from None
         return record
 
+    def claim(self, record: CreationRecord) -> bool:
+        """As `put`; returns whether the record is new: False when an attempt of this execution may have come before.
+
+        Raises:
+            RecordError: as `put`.
+
+        """
+        try:
+            self._bucket.create(record.key, record.to_json())
+        except ObjectExists:
+            self.put(record)
+            return False
+        return True
+
     def get(self, kind: str, owner: str, identifier: str) -> CreationRecord | None:
         """Return the valid record of this thing, or None: a malformed or misplaced one counts as none."""
         try:

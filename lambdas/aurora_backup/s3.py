@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from aurora_backup.errors import BackupError, ObjectExists, S3Failed, redact
@@ -30,16 +31,16 @@ class Stored:
     crc32: str | None
 
 
-def make_client(*, endpoint_url: str | None = None, region: str | None = None, connections: int = 10) -> Any:
-    """Make an S3 client for large uploads.
+def make_client(*, endpoint_url: str | None = None, region: str | None = None, connections: int = 32) -> Any:
+    """Make an S3 client for large uploads. connections: eight archives side by side send two parts each.
 
     Integrity rests on the checksums we send, so payloads are not hashed a second time for the signature, also on
     plain HTTP (only emulators speak that).
     """
-    import boto3
     from botocore.config import Config
+    from botocore.session import get_session  # boto3 would only add a tenth of a second
 
-    return boto3.client(
+    return get_session().create_client(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region,
@@ -56,14 +57,22 @@ def make_client(*, endpoint_url: str | None = None, region: str | None = None, c
 
 
 class Bucket:
-    """One bucket, and the key that encrypts what is written to it (None: the bucket's own default)."""
+    """One bucket, and the key that encrypts what is written to it (None: the bucket's own default).
+
+    client: an S3 client, or a function that makes one when it is first needed, in the thread that needs it.
+    """
 
     def __init__(self, client: Any, name: str, *, kms_key: str | None = None) -> None:
-        self.client = client
+        self._client = client
         self.name = name
         self._encryption: dict[str, Any] = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True} if kms_key else {}
         )
+
+    @cached_property
+    def client(self) -> Any:
+        """The S3 client."""
+        return self._client() if callable(self._client) else self._client
 
     def _call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -150,24 +159,36 @@ class Bucket:
             ObjectExists: `once`, and the key is taken by something else than this very body.
 
         """
-        condition = {"IfNoneMatch": "*"} if once else {}
         data = body.encode()
         try:
-            answer = self._call(
-                "put_object",
-                key,
-                Body=data,
-                ContentType=content_type,
-                ChecksumAlgorithm="SHA256",
-                **condition,
-                **self._encryption,
-            )
+            return self._put(key, data, content_type, once=once)
         except ObjectExists:
             # A retried request may find what its first attempt wrote.
             stored = self.head(key)
             if stored.bytes == len(data) and self.read(key) == data:
                 return stored.version_id
             raise
+
+    def create(self, key: str, body: str) -> None:
+        """Write a small JSON object where there is none.
+
+        Raises:
+            ObjectExists: there is one, whatever is in it; also when the answer to an attempt that succeeded was lost.
+
+        """
+        self._put(key, body.encode(), "application/json", once=True)
+
+    def _put(self, key: str, data: bytes, content_type: str, *, once: bool) -> str | None:
+        condition = {"IfNoneMatch": "*"} if once else {}
+        answer = self._call(
+            "put_object",
+            key,
+            Body=data,
+            ContentType=content_type,
+            ChecksumAlgorithm="SHA256",
+            **condition,
+            **self._encryption,
+        )
         version = answer.get("VersionId")
         return None if version is None else str(version)
 

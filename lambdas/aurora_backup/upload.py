@@ -24,7 +24,7 @@ from aurora_backup.errors import BackupError, S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from aurora_backup.s3 import Bucket, Stored
@@ -38,9 +38,10 @@ _FLAT_PARTS = 9_500  # parts of the base size; the rest grow, in case an archive
 _FINE_PARTS = 400  # the first ones are small: the shorter the last part of an archive, the sooner it is complete
 _FINE = 8 * MIB
 _BASE = 24 * MIB  # 9,100 of them hold 229 GB: enough for a 150 GB database whose archive is 1.5 times its size
-_SMALL = 64 * MIB  # what is expected to be smaller is cut finer, and takes less memory
+_SMALL = 8 * 1024 * MIB  # what is expected to be smaller is cut finer throughout, and takes less memory
 _SMALL_BASE = 8 * MIB  # 9,500 of them hold 79 GB, and the last 500 grow, should the expectation be wrong
 _GROWTH = 1.5
+_FEWEST = 2  # one part is filled while one is sent
 CHECK_SECONDS = 1.0
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 _log = logging.getLogger(__name__)
@@ -81,22 +82,37 @@ class PartPlan:
 def plan_parts(expected: int, *, budget: int, threads: int) -> PartPlan:
     """Choose the part size for an archive of tables of `expected` bytes, within `budget` bytes of memory.
 
-    The size is constant from 64 MiB to 150 GB, so memory is too.
+    The size is constant up to 8 GiB, and from there to 150 GB, so memory is too. Beyond, it leaves room for an archive
+    of 1.5 times its tables; where the budget does not, for one of their size, which a compressed one does not reach.
 
     Raises:
         SettingsError: the budget is too small for two parts of the size that 10,000 parts demand.
 
     """
-    usual = _FLAT_PARTS - _FINE_PARTS
-    base = max(_SMALL_BASE if expected < _SMALL else _BASE, -(-int(expected * _GROWTH) // usual // MIB) * MIB)
-    base = min(base, -(-MAX_OBJECT // usual // MIB) * MIB)
+    wanted = _part_bytes(expected, _GROWTH)
+    base = max(_part_bytes(expected, 1), min(wanted, budget // _FEWEST // MIB * MIB))
     buffers = min(threads + 1, budget // base)
-    if buffers < 2:  # noqa: PLR2004  one is filled while one is sent
+    if buffers < _FEWEST:
         raise SettingsError(
-            f"memory budget must be at least {2 * base // MIB} MiB for a database of {expected} bytes, "
+            f"memory budget must be at least {_FEWEST * base // MIB} MiB for a database of {expected} bytes, "
             f"got {budget // MIB} MiB"
         )
     return PartPlan(base, buffers, budget)
+
+
+def fit_workers(jobs: int, expected: Sequence[int], budget: int) -> int:
+    """How many archives to make side by side: at most `jobs`, and so few that each has room for its parts. Pure.
+
+    expected: bytes of the tables of each archive. budget: bytes of memory of all of them together.
+    """
+    each = _FEWEST * _part_bytes(max(expected, default=0), _GROWTH)
+    return max(1, min(jobs, len(expected), budget // each))
+
+
+def _part_bytes(expected: int, growth: float) -> int:
+    usual = _FLAT_PARTS - _FINE_PARTS
+    base = max(_SMALL_BASE if expected < _SMALL else _BASE, -(-int(expected * growth) // usual // MIB) * MIB)
+    return min(base, -(-MAX_OBJECT // usual // MIB) * MIB)
 
 
 @dataclass(frozen=True)

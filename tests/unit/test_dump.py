@@ -9,11 +9,13 @@ from contextlib import closing
 import pytest
 
 from aurora_backup.catalog import Table, _normal
-from aurora_backup.dump import DumpOptions, dump_set, plan_archives
+from aurora_backup.dump import MEMORY_BUDGET, DumpOptions, dump_set, memory_budget, plan_archives
 from aurora_backup.errors import HandOver
+from aurora_backup.ledger import CreationRecord, Ledger
 from aurora_backup.manifest import NAME, Manifest
 from aurora_backup.postgres import client_environment
 from aurora_backup.restore import RestoreOptions, compare_with, create_database, restore_set
+from aurora_backup.s3 import Bucket
 from aurora_backup.sets import read_manifest, set_keys
 from aurora_backup.verify import verify_set
 from tests.unit.dumping import ROWS, SPLIT, dump, leftovers, request
@@ -150,10 +152,29 @@ def test_concurrent_starts_end_in_one_set(sample, bucket):
 
 def test_the_same_execution_may_finish_what_a_killed_attempt_left(sample, bucket):
     asked = request(sample.dbname)
+    Ledger(bucket).put(
+        CreationRecord(
+            kind="set", identifier=asked.key, owner=asked.owner, execution=asked.execution, created=asked.started,
+            expires=asked.expires,
+        )
+    )  # fmt: skip
     bucket.write(asked.key + "0000.dump", "what a killed attempt left", once=True)
     outcome = dump_set(sample, bucket, asked)
     assert outcome.state == "done"
     assert verify_set(bucket, asked.key).ok
+
+
+def test_the_first_start_asks_s3_for_nothing_that_cannot_be_there(empty, bucket, monkeypatch):
+    called, call = [], Bucket._call
+
+    def noted(self, operation, key, **arguments):
+        called.append(operation)
+        return call(self, operation, key, **arguments)
+
+    monkeypatch.setattr(Bucket, "_call", noted)
+    dump(empty, bucket)
+    upload = ["create_multipart_upload", "upload_part", "complete_multipart_upload"]
+    assert called == ["put_object", *upload, "put_object"]
 
 
 def test_handing_over_leaves_nothing_but_the_claim(sample, bucket, monkeypatch):
@@ -205,3 +226,10 @@ def test_archives_of_their_own_are_for_large_tables_largest_first():
     tables = [Table(n, "s", f"t{n}", size, 0, None) for n, size in enumerate([10, 500, 99, 100, 900])]
     assert [t.name for t in plan_archives(tables, 2, 100)] == ["t4", "t1", "t3"]
     assert plan_archives(tables, 1, 100) == []
+
+
+def test_buffers_take_a_quarter_of_what_the_function_or_the_machine_has(monkeypatch):
+    assert memory_budget(15 << 30) == 15 << 28
+    assert memory_budget(512 << 20) == MEMORY_BUDGET
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "3538")
+    assert memory_budget() == (3538 << 20) // 4

@@ -106,3 +106,4 @@ def test_a_client_for_large_uploads_neither_hashes_twice_nor_waits_for_ever():
     assert config.request_checksum_calculation == "when_required"
     assert (config.max_pool_connections, config.connect_timeout, config.read_timeout) == (7, 10, 60)
     assert config.retries["mode"] == "standard"
+    assert make_client(region="eu-west-1").meta.config.max_pool_connections >= 8 * 2, "eight archives, two parts each"

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from aurora_backup.errors import S3Failed, SettingsError
 from aurora_backup.manifest import crc32_text
 from aurora_backup.s3 import Stored
-from aurora_backup.upload import MAX_OBJECT, MAX_PART, MAX_PARTS, MIB, PartPlan, Upload, join_crc32, plan_parts
+from aurora_backup.upload import (
+    MAX_OBJECT,
+    MAX_PART,
+    MAX_PARTS,
+    MIB,
+    PartPlan,
+    Upload,
+    fit_workers,
+    join_crc32,
+    plan_parts,
+)
 
 GB = 10**9
 SIZES = st.integers(0, 5 * 10**12)
@@ -25,23 +35,47 @@ def test_a_plan_keeps_the_budget_and_never_meets_the_part_limit(expected, budget
     try:
         plan = plan_parts(expected, budget=budget, threads=threads)
     except SettingsError:
-        assert budget < 2 * max(24 * MIB, expected * 1.5 / 9100 + MIB)
-        assert expected >= 64 * MIB
+        assert budget < 2 * max(24 * MIB, expected / 9100 + MIB)
+        assert expected >= 8 << 30
         return
     assert plan.base * plan.buffers <= budget
     for number in (1, 400, 401, 9_500, 9_501, 9_800, MAX_PARTS):
         assert 5 * MIB <= plan.size(number) <= MAX_PART
         assert plan.size(number) * plan.buffers_for(number) <= budget
-    assert plan.capacity >= min(1.5 * expected, MAX_OBJECT)
+    roomy = budget >= 2 * max(24 * MIB, expected * 1.5 / 9100 + MIB)
+    assert plan.capacity >= min(expected * (1.5 if roomy else 1), MAX_OBJECT)
 
 
-def test_memory_is_flat_up_to_150_gb():
-    plans = {plan_parts(size, budget=256 * MIB, threads=3) for size in (64 * MIB, GB // 4, GB, 4 * GB, 150 * GB)}
-    assert plans == {PartPlan(24 * MIB, 4, 256 * MIB)}
+@given(
+    workers=st.integers(1, 16),
+    budget=st.sampled_from([256 * MIB, 884 * MIB, 15 << 28]),
+    sizes=st.lists(st.integers(0, 10**12), min_size=1, max_size=20),
+)
+def test_as_many_archives_are_made_side_by_side_as_have_room_for_their_parts(workers, budget, sizes):
+    fitting = fit_workers(workers, sizes, budget)
+    assert 1 <= fitting <= min(workers, len(sizes))
+    for size in sizes:
+        plan_parts(size, budget=budget // fitting, threads=2)  # refuses none
+
+
+def test_eight_cores_make_eight_archives_where_the_memory_is_theirs():
+    tables = [250 * GB, *[10 * GB] * 9]
+    assert fit_workers(8, [GB] * 10, 256 * MIB) == 8
+    assert fit_workers(8, [10 * GB] * 10, 256 * MIB) == 5
+    assert fit_workers(4, tables, 256 * MIB) == 3
+    assert fit_workers(8, tables, 15 << 28) == 8, "a quarter of the 15 GiB that CodeBuild's LARGE has"
+
+
+def test_memory_is_flat_from_nothing_to_8_gib_and_from_there_to_150_gb():
+    plans = [
+        {plan_parts(size, budget=256 * MIB, threads=3) for size in sizes}
+        for sizes in ((0, 64 * MIB, GB // 4, GB, 4 * GB), (9 * GB, 150 * GB))
+    ]
+    assert plans == [{PartPlan(8 * MIB, 4, 256 * MIB)}, {PartPlan(24 * MIB, 4, 256 * MIB)}]
 
 
 def test_a_small_archive_takes_less_memory_and_may_still_turn_out_large():
-    plan = plan_parts(64 * MIB - 1, budget=256 * MIB, threads=3)
+    plan = plan_parts(GB, budget=256 * MIB, threads=3)
     assert plan == PartPlan(8 * MIB, 4, 256 * MIB)
     assert plan.capacity > 79 * GB
 
@@ -59,17 +93,17 @@ def test_the_checksum_of_large_parts_is_joined_too():
 def test_parts_grow_when_an_archive_is_far_larger_than_expected():
     plan = plan_parts(GB, budget=256 * MIB, threads=3)
     assert plan.size(9_500) < plan.size(9_501) < plan.size(9_601)
-    assert plan.capacity > 9_500 * 24 * MIB
+    assert plan.capacity > 9_500 * 8 * MIB
 
 
 def test_the_first_parts_are_small_so_that_the_last_of_a_usual_archive_is():
-    plan = plan_parts(GB, budget=256 * MIB, threads=3)
+    plan = plan_parts(10 * GB, budget=256 * MIB, threads=3)
     assert [plan.size(n) // MIB for n in (1, 400, 401, 9_500)] == [8, 8, 24, 24]
 
 
 def test_a_budget_too_small_for_the_database_is_refused_with_the_number():
-    with pytest.raises(SettingsError, match=r"memory budget must be at least 316 MiB for a database of 1\d+ bytes"):
-        plan_parts(10**12, budget=256 * MIB, threads=3)
+    with pytest.raises(SettingsError, match=r"memory budget must be at least 420 MiB for a database of 2\d+ bytes"):
+        plan_parts(2 * 10**12, budget=256 * MIB, threads=3)
 
 
 class MemoryBucket:

@@ -7,11 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_backup import deployment, sizing
-from aurora_backup.dump import DumpOptions, Outcome, Request, available_cpus, dump_set
+from aurora_backup.dump import DumpOptions, Outcome, Request, available_cpus, dump_set, memory_budget
 from aurora_backup.errors import HandOver
 from aurora_backup.manifest import NAME, parse_set_key
 from aurora_backup.policy import Prefix, RetentionPolicy
-from aurora_backup.sets import latest_manifest
 from aurora_backup.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     settings = Settings.from_environment()
     database = event["database"]
     bucket = deployment.bucket(settings)
-    expected = sizing.estimate(int(database["bytes"]), latest_manifest(bucket, database["set"])).archive_bytes
+    expected = int(database.get("archive_bytes") or sizing.estimate(int(database["bytes"])).archive_bytes)
     started = deployment.moment("started", event["started"])
     begun = time.monotonic()
 
@@ -55,7 +54,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         expires=expiry(settings, database["set"], started),
         check=check,
     )
-    options = DumpOptions(compression=settings.compression, jobs=available_cpus(), digest=settings.content_digest)
+    options = DumpOptions(
+        compression=settings.compression,
+        jobs=available_cpus(),
+        memory_budget=memory_budget(),
+        digest=settings.content_digest,
+    )
     try:
         outcome = dump_set(deployment.target(settings, event["instance"], database["name"]), bucket, request, options)
     except HandOver as reason:
@@ -83,4 +87,5 @@ def result(database: dict[str, Any], outcome: Outcome | None, seconds: float, st
         "rows": manifest.facts.rows if manifest else 0,
         "seconds": round(seconds, 3),
         "state": state,
+        **({"reason": outcome.reason} if outcome and outcome.reason else {}),
     }

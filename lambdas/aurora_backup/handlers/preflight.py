@@ -22,7 +22,7 @@ _NAMED = 10  # objects named in a refusal before "and N more"
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Add `databases` and `refused` to the event; one bad database never hides the others.
 
-    databases: `[{name, bytes, engine, estimate_seconds, basis, set}]`; refused: `[{name, cause}]`.
+    databases: `[{name, bytes, archive_bytes, engine, estimate_seconds, basis, set}]`; refused: `[{name, cause}]`.
 
     Raises:
         ConnectionFailed: databases were to be discovered, and the server could not be asked.
@@ -51,6 +51,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
                 "name": name,
                 "bytes": size,
                 "engine": sizing.choose_engine(guess.seconds),
+                "archive_bytes": guess.archive_bytes,
                 "estimate_seconds": round(guess.seconds, 1),
                 "basis": guess.basis,
                 "set": key,
