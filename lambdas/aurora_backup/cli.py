@@ -171,6 +171,8 @@ def _dump(arguments: argparse.Namespace) -> Answer:
         "archives": len(manifest.archives) if manifest else 0,
         "seconds": round(outcome.seconds, 3),
     }
+    if manifest is None:  # claimed by an execution that may be making it, or may have failed
+        return FAILED, {**document, "reason": outcome.reason}, f"not backed up: {outcome.reason}"
     return DONE, document, "{state}: {rows} rows, {bytes} bytes in {set}, {seconds} s".format(**document)
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ministack.services import stepfunctions
 
+from aurora_backup.errors import LogicalBackupFailed
+from aurora_backup.handlers import conclude_logical_backup
+from tests.recovery_world import Clock, Machine
 from tests.synth.synthesis import CDKS_OWN, STATEFUL, pinned, states
 
 LOGICAL_IDS = Path(__file__).with_name("logical_ids.json")
@@ -326,3 +332,81 @@ def test_every_workflow_that_ends_badly_is_heard_of_even_if_it_cannot_say_so_its
 def test_cdks_own_helpers_are_the_only_thing_that_is_not_ours(default):
     theirs = [n for n in default.resources if n.startswith(CDKS_OWN)]
     assert {default.resources[n]["Type"] for n in theirs} == {"AWS::IAM::Role", "AWS::Lambda::Function"}
+
+
+class LogicalBackup(Machine):
+    """The synthesised workflow with its functions played: what each database's dump answers, in turn."""
+
+    def __init__(self, stack, dumps, engine="lambda"):
+        (name,) = [n for n in stack.state_machines() if "Logical" in n]
+        functions = {
+            f"<{f}.Arn>": (stack.resources[f]["Properties"]["Handler"].split(".")[-2], {})
+            for f in stack.ids("AWS::Lambda::Function")
+        }
+        super().__init__(name, stack.state_machines()[name], functions)
+        self.dumps, self.engine, self.done, self.told = {n: list(a) for n, a in dumps.items()}, engine, [], []
+
+    def go(self):
+        world = SimpleNamespace(clock=Clock(), state="", inhabited=nullcontext)
+        return self.run(world, {"prefix": "manual-backups"})
+
+    def _task(self, _world, resource, task_input):  # noqa: PLR0911  one for each task
+        if resource.endswith(":sns:publish"):
+            self.told.append((task_input["Subject"], json.dumps(task_input["Message"])))
+            return {}
+        if "codebuild" in resource:
+            (variable,) = task_input["EnvironmentVariablesOverride"]
+            database = json.loads(variable["Value"])["database"]
+            self.done.append(f"codebuild {database['name']}")
+            return {}
+        handler = self.functions[resource][0]
+        if handler == "find_instance":
+            return {**task_input, "cluster": {"id": "main"}, "instance": {"id": "i"}}
+        if handler == "preflight":
+            databases = [{"name": n, "set": f"s/{n}/", "engine": self.engine} for n in self.dumps]
+            return {**task_input, "databases": databases, "refused": []}
+        if handler == "conclude_logical_backup":
+            try:
+                return conclude_logical_backup.handler(task_input, None)
+            except LogicalBackupFailed as error:
+                raise stepfunctions._ExecutionError("LogicalBackupFailed", str(error)) from error
+        if handler == "verify":
+            self.done.append(f"verify {task_input['set']}")
+            return {"set": task_input["set"], "ok": True, "tiers": []}
+        assert handler == "dump"
+        name = task_input["database"]["name"]
+        answer = self.dumps[name].pop(0)
+        if answer == "fails":
+            raise stepfunctions._ExecutionError("DumpFailed", json.dumps({"errorMessage": "no such table"}))
+        key = f"s/{name}/manifest.json" if answer in {"done", "made before"} else None
+        state = {"made before": "already-done", "elsewhere": "already-done"}.get(answer, answer)
+        self.done.append(f"dump {name}: {answer}")
+        return {"database": name, "set": f"s/{name}/", "manifest_key": key, "bytes": 1, "rows": 2, "state": state}
+
+
+DONE = "Logical backup done"
+
+
+@pytest.mark.parametrize(
+    ("engine", "dumps", "status", "done", "subject"),
+    [
+        ("lambda", {"a": ["done"]}, "SUCCEEDED", ["dump a: done", "verify s/a/"], DONE),
+        ("lambda", {"a": ["made before"]}, "SUCCEEDED", ["dump a: made before", "verify s/a/"], DONE),
+        ("lambda", {"a": ["handover", "made before"]}, "SUCCEEDED",
+         ["dump a: handover", "codebuild a", "dump a: made before", "verify s/a/"], DONE),
+        ("codebuild", {"a": ["made before"]}, "SUCCEEDED",
+         ["codebuild a", "dump a: made before", "verify s/a/"], DONE),
+        ("lambda", {"a": ["elsewhere"]}, "SUCCEEDED", ["dump a: elsewhere"],
+         "Logical backup left to another run, which says how it ends"),
+        ("lambda", {"a": ["fails"], "b": ["done"]}, "FAILED", ["dump b: done", "verify s/b/"], None),
+    ],
+)  # fmt: skip
+def test_each_database_is_dumped_where_it_fits_then_verified_and_told_of(default, engine, dumps, status, done, subject):
+    workflow = LogicalBackup(default, dumps, engine)
+    record = workflow.go()
+    assert (record["status"], workflow.done) == (status, done), record.get("cause")
+    ((told, message),) = workflow.told
+    if subject:
+        assert told == subject
+    else:
+        assert "1 of 2 databases were not backed up: a: DumpFailed: no such table" in message

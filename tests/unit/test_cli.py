@@ -68,6 +68,15 @@ def test_the_same_start_is_the_same_set(run, where, database, empty):
     assert first["set"] == second["set"]
 
 
+def test_a_set_that_another_execution_claimed_is_no_backup_and_exits_1(run, where, database, empty, bucket):
+    arguments = ["dump", *database, empty.dbname, *where, "--started", "2026-11-22T02:00:00+00:00"]
+    made = run(*arguments, "--execution", "the first")[1]
+    bucket.remove(made["manifest_key"])  # as if it had failed after its claim
+    status, document, _ = run(*arguments, "--execution", "the second")
+    assert (status, document["state"], document["manifest_key"]) == (1, "already-done", None)
+    assert "claimed by execution the first" in document["reason"]
+
+
 def test_verify_exits_1_when_something_is_wrong(run, where):
     status, document, _ = run("verify", *where, "--set", "manual-backups/c/d/20261121T020000Z/")
     assert (status, document["ok"]) == (1, False)

@@ -183,6 +183,10 @@ def test_a_set_that_another_execution_is_making_is_left_to_it(deployed, event, s
     bucket.remove(handed["manifest_key"])
     second = dump.handler(_one(event, database), Context())
     assert (second["state"], second["manifest_key"]) == ("already-done", None)
+    assert "claimed by execution the first" in second["reason"]
+    summary = conclude_logical_backup.handler({"results": [{"database": sample.dbname, "dump": second}]}, None)
+    assert (summary["state"], summary["databases"], summary["rows"]) == ("elsewhere", [], 0)
+    assert summary["elsewhere"] == [{name: second[name] for name in ("database", "set", "reason")}]
 
 
 def test_an_unknown_tier_is_refused(deployed):
@@ -190,7 +194,8 @@ def test_an_unknown_tier_is_refused(deployed):
         verify.handler({"set": "a/b/c/20261121T020000Z/", "tiers": ["hope"]}, None)
 
 
-GOOD = {"database": "a", "dump": {"database": "a", "state": "done", "bytes": 5, "rows": 7, "set": "s", "seconds": 1.0}}
+GOOD = {"database": "a", "dump": {"database": "a", "state": "done", "bytes": 5, "rows": 7, "set": "s", "seconds": 1.0,
+                                  "manifest_key": "s/manifest.json"}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -205,6 +210,7 @@ GOOD = {"database": "a", "dump": {"database": "a", "state": "done", "bytes": 5, 
         ({"results": [{**GOOD, "verified": {"tiers": [{"name": "t", "ok": False, "detail": "bad"}]}}]}, "a: t: bad"),
         ({"results": [{**GOOD, "dump": {"state": "handover"}}]}, "ended in state 'handover'"),
         ({"results": [{"database": "a"}]}, "ended in state None"),
+        ({"results": [{"database": "a", "dump": {"state": "done"}}]}, "says nothing of a manifest"),
         ({"results": []}, "no database was backed up"),
         ({"results": [GOOD, {"database": "b", "error": "E", "cause": "DETAIL: Key (name)=(Jane Roe)"}]}, "b: E"),
     ],

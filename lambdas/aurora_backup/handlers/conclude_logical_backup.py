@@ -9,7 +9,11 @@ from aurora_backup.errors import LogicalBackupFailed, redact
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Return the summary of a run in which every database was backed up and verified.
+    """Return the summary of a run in which nothing failed: `{state, databases, elsewhere, bytes, rows}`.
+
+    databases: backed up and verified. elsewhere: left to another execution, which has claimed the set and may be making
+    it still, or may have failed: nobody may take those for backed up. state: "done", or "elsewhere" when there is
+    nothing else.
 
     event: `{results: [...], refused: [{name, cause}], ...}`. A result is `{database, dump, verified}` with the answers
     of the dump and verify functions (verified may be absent), or `{database, error, cause}` from a caught failure.
@@ -19,20 +23,24 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
     """
     failed = {str(item["name"]): str(item["cause"]) for item in event.get("refused") or []}
-    done = []
+    done, elsewhere = [], []
     for result in event.get("results") or []:
         problem = _problem(result)
         if problem:
             failed[str(result.get("database"))] = problem
+        elif result["dump"]["manifest_key"] is None:
+            elsewhere.append({name: result["dump"].get(name) for name in ("database", "set", "reason")})
         else:
             done.append(result["dump"])
     if failed:
         told = "; ".join(f"{name}: {redact(why)}" for name, why in sorted(failed.items()))
-        total = len(done) + len(failed)
+        total = len(done) + len(elsewhere) + len(failed)
         raise LogicalBackupFailed(f"{len(failed)} of {total} databases were not backed up: {told}")
-    if not done:
+    if not done and not elsewhere:
         raise LogicalBackupFailed("no database was backed up: the cluster has none to dump, or none was named")
     return {
+        "state": "done" if done else "elsewhere",
+        "elsewhere": elsewhere,
         "databases": [
             {name: result.get(name) for name in ("database", "set", "bytes", "rows", "seconds", "state")}
             for result in done
@@ -48,6 +56,8 @@ def _problem(result: dict[str, Any]) -> str | None:
     state = (result.get("dump") or {}).get("state")
     if state not in {"done", "already-done"}:
         return f"ended in state {state!r}"
+    if "manifest_key" not in result["dump"]:
+        return "says nothing of a manifest: without one there is no backup"
     broken = [t for t in (result.get("verified") or {}).get("tiers", []) if t.get("ok") is False]
     return "; ".join(f"{tier['name']}: {tier.get('detail')}" for tier in broken) or None
 

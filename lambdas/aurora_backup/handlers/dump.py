@@ -23,8 +23,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Make the set `event["database"]["set"]`.
 
     event: `{execution, started, prefix, cluster, instance, database: {name, set, bytes, ...}}`. Returns `{database,
-    set, manifest_key, bytes, rows, seconds, state}`; state is "done", "already-done" (manifest_key is None while
-    another execution is still making it) or "handover", with `reason`. context: None has no deadline.
+    set, manifest_key, bytes, rows, seconds, state}`; state is "done", "already-done" (manifest_key is None when
+    another execution has claimed the set and has not finished it; `reason` says which) or "handover", with `reason`.
+    context: None has no deadline.
     """
     settings = Settings.from_environment()
     database = event["database"]
