@@ -152,15 +152,25 @@ class Sweeper:
         held: dict[str, tuple[str, ...]] = {}
         points = observed.points
         findings: tuple[Finding, ...] = ()
+        clock = self._clock()
+
+        def decided() -> Plan:
+            return decide(
+                points, self._policy, held, now, lineage=self._lineage, unknown=unknown, clock=clock, ahead=ahead
+            )
+
         try:
             held = by_point(self._keeper.holds(), (p.identifier for p in points))
+            plan, locked = decided(), frozenset[str]()
             if not unknown:
                 findings += self._drifted(points, held)
-            points = self._with_locks(points, held, now)
+                locked = self._locked(plan)
         except Exception as error:  # noqa: BLE001  nobody knows what is held: nothing may go
             unknown.append(f"legal holds: {cause(error)}")
-        clock = self._clock()
-        plan = decide(points, self._policy, held, now, lineage=self._lineage, unknown=unknown, clock=clock, ahead=ahead)
+            plan, locked = decided(), frozenset()
+        if locked:
+            points = tuple(replace(p, held=True) if p.identifier in locked else p for p in points)
+            plan = decided()
         findings += check(points, self._policy, now, lineage=self._lineage, quota=self._quota)
         if not unknown:  # what could not be listed has not vanished
             findings += self._vanished(points, now)
@@ -193,16 +203,12 @@ class Sweeper:
         except (ValueError, KeyError, TypeError):
             return False
 
-    def _with_locks(
-        self, points: Sequence[RecoveryPoint], held: Mapping[str, Sequence[str]], now: datetime
-    ) -> tuple[RecoveryPoint, ...]:
-        """Ask S3 about the holds of those sets that would be deleted: it is asked object by object."""
-        plan = decide(points, self._policy, held, now, lineage=self._lineage)
-        asked = {d.point.identifier for d in plan.proposed if d.point.kind is Kind.SET}
+    def _locked(self, plan: Plan) -> frozenset[str]:
+        """Those sets that the plan would delete and S3 holds: it is asked object by object."""
+        asked = [d.point.identifier for d in plan.proposed if d.point.kind is Kind.SET]
         if len(asked) > self._policy.sweep.max_deletions:
-            return tuple(points)  # the plan is refused whatever they say
-        locked = {key for key in asked if self._keeper.held_in_s3(key)}
-        return tuple(replace(p, held=True) if p.identifier in locked else p for p in points)
+            return frozenset()  # the plan is refused whatever S3 says
+        return frozenset(key for key in asked if self._keeper.held_in_s3(key))
 
     def _drifted(self, points: Sequence[RecoveryPoint], held: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
         """Ask S3 about the sets that the register holds: there are few."""

@@ -62,7 +62,7 @@ def test_a_benchmark_that_does_not_exist_is_refused_by_name(capsys):
 
 
 def row(**changes):
-    usual = {"name": "r", "api_calls": 3, "pages": 3, "observe_ms": 100, "decide_ms": 100, "peak_mb": 100}
+    usual = {"name": "r", "api_calls": 3, "pages": 3, "plan_ms": 100, "act_ms": 100, "peak_mb": 100}
     return {**usual, **changes}
 
 
@@ -71,8 +71,8 @@ def row(**changes):
     [
         ({}, None),
         ({"api_calls": 4}, "r: 4 calls for 3 pages"),
-        ({"observe_ms": 2950}, "time grows faster than the points: 200 and 3050"),
-        ({"observe_ms": 2900}, None),
+        ({"plan_ms": 2950}, "time grows faster than the points: 200 and 3050"),
+        ({"plan_ms": 2900}, None),
         ({"peak_mb": 1501}, "memory grows faster than the points: 100 and 1501"),
     ],
 )
