@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aws_cdk import Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from cdk_aurora_backup.backup_key import DESTRUCTIVE_ACTIONS
 from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.permissions import add_to_key_policy, let_services_publish, topic_key_statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +39,8 @@ class BackupAlerts(Construct):
 
     key: encrypts the topic; its policy must let EventBridge and CloudWatch use it (BackupKey's does).
     emails: subscribers; each must confirm once. Default: none.
-    topic: an existing topic. Default: one is made. EventBridge and CloudWatch must be allowed to publish to it.
+    topic: an existing topic. Default: one is made. The statements that the policy of an imported one must hold are
+        said at synth; one of the same app gets them.
     """
 
     def __init__(
@@ -57,7 +57,12 @@ class BackupAlerts(Construct):
         for address in emails:
             if address.count("@") != 1 or not all(address.split("@")):
                 raise SynthError(f"BackupAlerts.emails must be e-mail addresses, got {address!r}")
-        self._topic = topic or self._make_topic(key)
+        self._topic = topic or sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
+        let_services_publish(self, self._topic)
+        if topic and topic.master_key:
+            add_to_key_policy(self, topic.master_key, topic_key_statements(), note="topic-key-policy")
+        # By its ARN, because CDK would let the services of every account publish, and use the key.
+        self._published = sns.Topic.from_topic_arn(self, "Published", self._topic.topic_arn)
         for address in emails:
             self._topic.add_subscription(subscriptions.EmailSubscription(address))
         self._rules: list[events.Rule] = []
@@ -127,7 +132,7 @@ class BackupAlerts(Construct):
                 construct_id,
                 description=title,
                 event_pattern=events.EventPattern(**pattern),
-                targets=[targets.SnsTopic(self._topic, message=message)],
+                targets=[targets.SnsTopic(self._published, message=message)],
             )
         )
 
@@ -152,16 +157,3 @@ class BackupAlerts(Construct):
 
         alarm.add_alarm_action(actions.SnsAction(self._topic))
         alarm.add_ok_action(actions.SnsAction(self._topic))
-
-    def _make_topic(self, key: kms.IKey) -> sns.Topic:
-        topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
-        topic.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="PublishAlerts",
-                principals=[iam.ServicePrincipal(n) for n in ("events.amazonaws.com", "cloudwatch.amazonaws.com")],
-                actions=["sns:Publish"],
-                resources=[topic.topic_arn],
-                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
-            )
-        )
-        return topic

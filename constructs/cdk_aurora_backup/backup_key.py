@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import Aws, Duration, RemovalPolicy
-from aws_cdk import aws_iam as iam
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_aurora_backup.checks import SynthError
-from cdk_aurora_backup.permissions import allow_services
+from cdk_aurora_backup.permissions import allow_services, deny_outside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from aws_cdk import aws_iam as iam
 
 _PENDING_WINDOW = Duration.days(30)  # the longest that KMS offers
 DESTRUCTIVE_ACTIONS = ("kms:ScheduleKeyDeletion", "kms:DisableKey", "kms:DeleteImportedKeyMaterial")
@@ -57,16 +58,8 @@ class BackupKey(Construct):
         )
         allow_services(self, self._key)
         if protected:
-            root = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
             self._key.add_to_resource_policy(
-                iam.PolicyStatement(
-                    sid="DenyDeletionOutsideBreakGlass",
-                    effect=iam.Effect.DENY,
-                    principals=[iam.AnyPrincipal()],
-                    actions=list(DESTRUCTIVE_ACTIONS),
-                    resources=["*"],
-                    conditions={"ArnNotEquals": {"aws:PrincipalArn": [r.role_arn for r in break_glass] or [root]}},
-                )
+                deny_outside("DenyDeletionOutsideBreakGlass", DESTRUCTIVE_ACTIONS, break_glass)
             )
 
     @property

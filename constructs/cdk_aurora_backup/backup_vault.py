@@ -6,18 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from aws_cdk import Aws, Duration, Names, RemovalPolicy, Stack
+from aws_cdk import Duration, Names, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from cdk_aurora_backup.checks import SynthError, known
+from cdk_aurora_backup.permissions import deny_outside, let_services_publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from aws_cdk import aws_kms as kms
-    from aws_cdk import aws_sns as sns
 
 COOLING_OFF_MINIMUM = 3  # days: AWS Backup's own minimum for a compliance lock
 _LOCK_DAYS = 36_500
@@ -134,19 +135,6 @@ def compliance_acknowledgement(vault_name: str, cooling_off_days: int) -> str:
     return f"Nobody can unlock vault {vault_name} after {cooling_off_days} days, ever"
 
 
-def deny_outside(sid: str, actions: Sequence[str], break_glass: Sequence[iam.IRole]) -> iam.PolicyStatement:
-    """Deny the actions to every principal but these roles; without roles, to all but the account's root user."""
-    root = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
-    return iam.PolicyStatement(
-        sid=sid,
-        effect=iam.Effect.DENY,
-        principals=[iam.AnyPrincipal()],
-        actions=list(actions),
-        resources=["*"],
-        conditions={"ArnNotEquals": {"aws:PrincipalArn": [role.role_arn for role in break_glass] or [root]}},
-    )
-
-
 def check_vault_name(field: str, name: str) -> str:
     """A vault's name: 2-50 letters, digits, hyphens and underscores."""
     if known(name) and not _NAME.fullmatch(name):
@@ -209,6 +197,10 @@ class BackupVault(Construct):
         )
         if copies_from:
             statements.append(allow_copies(copies_from))
+        if topic:
+            let_services_publish(self, topic)
+        # By its ARN, because CDK would let AWS Backup of every account publish, and use the key.
+        published = sns.Topic.from_topic_arn(self, "Published", topic.topic_arn) if topic else None
         self._vault = backup.BackupVault(
             self,
             "Vault",
@@ -216,7 +208,7 @@ class BackupVault(Construct):
             encryption_key=key,
             access_policy=iam.PolicyDocument(statements=statements) if statements else None,
             lock_configuration=self._lock_configuration(),
-            notification_topic=topic,
+            notification_topic=published,
             notification_events=list(VAULT_EVENTS) if topic else None,
             removal_policy=removal_policy,
         )

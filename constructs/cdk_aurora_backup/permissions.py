@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_kms as kms
+    from aws_cdk import aws_sns as sns
     from constructs import IConstruct
 
 _PREFIXES = {
@@ -30,6 +31,7 @@ _PREFIXES = {
     "solutions": "AwsSolutions::AwsSolutions-",
 }
 COMPLIANCE_PACKS = ("hipaa", "nist", "pci")
+_OWN_ACCOUNT = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,19 @@ def statement(
 def acknowledge(scope: IConstruct, rule: str, reason: str, packs: Sequence[str]) -> None:
     """Acknowledge one rule of the named packs at this scope, by prefixed id, so that it stays in the report."""
     Validations.of(scope).acknowledge(*(Acknowledgment(id=f"{_PREFIXES[pack]}{rule}", reason=reason) for pack in packs))
+
+
+def deny_outside(sid: str, actions: Sequence[str], break_glass: Sequence[iam.IRole]) -> iam.PolicyStatement:
+    """Deny the actions to every principal but these roles; without roles, to all but the account's root user."""
+    root = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:root"
+    return iam.PolicyStatement(
+        sid=sid,
+        effect=iam.Effect.DENY,
+        principals=[iam.AnyPrincipal()],
+        actions=list(actions),
+        resources=["*"],
+        conditions={"ArnNotEquals": {"aws:PrincipalArn": [role.role_arn for role in break_glass] or [root]}},
+    )
 
 
 def use_key(key: kms.IKey, *actions: str) -> Statement:
@@ -120,14 +135,9 @@ def log_delivery() -> Statement:
 def key_service_statements() -> list[iam.PolicyStatement]:
     """What a key's policy must allow for this package: a key that we make has them, an existing key needs them.
 
-    Each is bound to this account, so that no service can be made to use the key for somebody else. EventBridge is bound
-    by the topic instead: it sends no source account, and delivers nothing to a topic whose key asks for one ("Key
-    management" of Amazon SNS).
+    Each is bound to this account, so that no service can be made to use the key for somebody else.
     """
-    own_topics = f"arn:{Aws.PARTITION}:sns:{Aws.REGION}:{Aws.ACCOUNT_ID}:*"
-    own_account = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
     own_logs = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:*"
-    use = ["kms:Decrypt", "kms:GenerateDataKey*"]
     return [
         iam.PolicyStatement(
             sid="LogGroups",
@@ -136,6 +146,19 @@ def key_service_statements() -> list[iam.PolicyStatement]:
             resources=["*"],
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": own_logs}},
         ),
+        *topic_key_statements(),
+    ]
+
+
+def topic_key_statements() -> list[iam.PolicyStatement]:
+    """What the key of an encrypted topic must allow, so that the services that publish to it can.
+
+    EventBridge is bound by the topic: it sends no source account, and delivers nothing to a topic whose key asks for
+    one ("Key management" of Amazon SNS). A key of the topic's owner therefore serves topics of this account only.
+    """
+    own_topics = f"arn:{Aws.PARTITION}:sns:{Aws.REGION}:{Aws.ACCOUNT_ID}:*"
+    use = ["kms:Decrypt", "kms:GenerateDataKey*"]
+    return [
         iam.PolicyStatement(
             sid="Events",
             principals=[iam.ServicePrincipal(name) for name in ("events.amazonaws.com", "backup.amazonaws.com")],
@@ -148,9 +171,42 @@ def key_service_statements() -> list[iam.PolicyStatement]:
             principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
             actions=use,
             resources=["*"],
-            conditions=own_account,
+            conditions=_OWN_ACCOUNT,
         ),
     ]
+
+
+def topic_service_statements(topic_arn: str) -> list[iam.PolicyStatement]:
+    """What a topic's policy must allow: alarms and vault events of this account, and EventBridge.
+
+    EventBridge has no condition, because it delivers nothing where there is one ("You can't use Condition blocks in
+    Amazon SNS topic policies for EventBridge", in its guide's page on resource-based policies). So what comes by way
+    of EventBridge proves nothing by itself: each alert names the account of its event. Nothing can be read by this
+    way, and the topic's key serves topics of this account only.
+    """
+    publishers = {
+        "PublishAlarms": ("cloudwatch.amazonaws.com", _OWN_ACCOUNT),
+        "PublishVaultEvents": ("backup.amazonaws.com", _OWN_ACCOUNT),
+        "PublishEvents": ("events.amazonaws.com", None),
+    }
+    return [
+        iam.PolicyStatement(
+            sid=sid,
+            principals=[iam.ServicePrincipal(service)],
+            actions=["sns:Publish"],
+            resources=[topic_arn],
+            conditions=conditions,
+        )
+        for sid, (service, conditions) in publishers.items()
+    ]
+
+
+def let_services_publish(scope: Construct, topic: sns.ITopic) -> None:
+    """Put `topic_service_statements` into the topic's policy, or say that somebody must, where it cannot be edited."""
+    statements = topic_service_statements(topic.topic_arn)
+    added = [topic.add_to_resource_policy(stmt).statement_added for stmt in statements]
+    if not all(added):
+        _say_statements(scope, "topic", statements, note="topic-policy")
 
 
 def allow_services(scope: Construct, key: kms.IKey) -> None:
@@ -162,12 +218,16 @@ def add_to_key_policy(scope: Construct, key: kms.IKey, statements: Sequence[iam.
     """Put statements into the key's policy; where it cannot be edited, say under this note that somebody must."""
     added = [key.add_to_resource_policy(stmt).statement_added for stmt in statements]
     if not all(added):
-        document = iam.PolicyDocument(statements=list(statements))
-        text = json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
-        Annotations.of(scope).add_info_v2(
-            f"cdk-aurora-backup:{note}",
-            f"The policy of an existing key cannot be edited from here. It must hold these statements: {text}",
-        )
+        _say_statements(scope, "key", statements, note=note)
+
+
+def _say_statements(scope: Construct, what: str, statements: Sequence[iam.PolicyStatement], *, note: str) -> None:
+    document = iam.PolicyDocument(statements=list(statements))
+    text = json.dumps(Stack.of(scope).resolve(document)["Statement"], sort_keys=True)
+    Annotations.of(scope).add_info_v2(
+        f"cdk-aurora-backup:{note}",
+        f"The policy of an existing {what} cannot be edited from here. It must hold these statements: {text}",
+    )
 
 
 class ServiceRole(Construct):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _MONITORING_INTERVAL = Duration.seconds(60)
 _PORT = 5432
+_DISPOSABLE = (
+    "The caller switched deletion protection off, so that the cluster can be torn down: no cluster to rely on."
+)
 # What Aurora PostgreSQL can export. The strategy document's "upgrade" exists for other engines only.
 LOG_EXPORTS = ("postgresql", "instance", "iam-db-auth-error")
 
@@ -100,6 +103,9 @@ class ProtectedCluster(Construct):
             removal_policy=removal_policy,
         )
         self._cluster.node.add_dependency(monitoring.policy)
+        if not deletion_protection:
+            for rule, packs in (("RDSInstanceDeletionProtectionEnabled", ("hipaa", "nist")), ("RDS10", ("solutions",))):
+                acknowledge(self._cluster, rule, _DISPOSABLE, packs)
         for instance in self._cluster.node.find_all():
             if isinstance(instance, rds.CfnDBInstance):
                 acknowledge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 
 import pytest
+from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks, PCIDSS321Checks
 
 from cdk_aurora_backup import assets
 from tests.synth.synthesis import Synthesised, deployable
@@ -32,5 +33,6 @@ def default() -> Synthesised:
 
 @pytest.fixture(scope="session")
 def dev() -> Synthesised:
-    """The deployable app that can be torn down."""
-    return deployable({"profile": "dev"})
+    """The deployable app that can be torn down, under every compliance pack."""
+    packs = (HIPAASecurityChecks, NIST80053R5Checks, PCIDSS321Checks, AwsSolutionsChecks)
+    return deployable({"profile": "dev"}, packs=packs)

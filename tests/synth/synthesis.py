@@ -23,7 +23,7 @@ from cdk_aurora_backup.app_config import read_context
 from cdk_aurora_backup.stack import AuroraBackupStack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
@@ -81,13 +81,15 @@ class Synthesised:
 
     template: dict[str, Any]
     messages: tuple[tuple[str, str], ...]
+    directory: Path
 
     @classmethod
     def of(cls, stack: cdk.Stack) -> Synthesised:
         """Synthesise the stack's app."""
         artifact = cdk.App.of(stack).synth().get_stack_artifact(stack.artifact_id)
         messages = tuple((m.level.name.lower(), str(m.entry.data)) for m in artifact.messages)
-        return cls(json.loads(Path(artifact.template_full_path).read_text()), messages)
+        template = Path(artifact.template_full_path)
+        return cls(json.loads(template.read_text()), messages, template.parent)
 
     @cached_property
     def resources(self) -> dict[str, dict[str, Any]]:
@@ -145,11 +147,19 @@ def new_app(*, flags: bool = True) -> cdk.App:
     return cdk.App(context=context, analytics_reporting=False, outdir=tempfile.mkdtemp(dir=OUT))
 
 
-def deployable(context: Mapping[str, Any] | None = None, *, flags: bool = True) -> Synthesised:
-    """The stack of app.py under a context, with cdk.json's feature flags or without any."""
+def deployable(
+    context: Mapping[str, Any] | None = None, *, flags: bool = True, packs: Sequence[Any] = ()
+) -> Synthesised:
+    """The stack of app.py under a context, with cdk.json's feature flags or without any.
+
+    packs: of cdk-nag; a finding of theirs fails the synth.
+    """
     given = {f"backup:{key}": value for key, value in (context or {}).items()}
     (config,) = read_context(given)
-    return Synthesised.of(AuroraBackupStack(new_app(flags=flags), config))
+    app = new_app(flags=flags)
+    for pack in packs:
+        cdk.Validations.of(app).add_plugins(pack(app))
+    return Synthesised.of(AuroraBackupStack(app, config))
 
 
 def new_stack(name: str = "Mine", *, flags: bool = True, **stack: Any) -> cdk.Stack:

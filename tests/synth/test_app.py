@@ -30,6 +30,19 @@ def test_make_synth_is_clean_under_every_pack_and_cdks_own_validator(synths):
     assert errors == []
 
 
+def test_the_dev_profile_is_clean_under_every_pack_too(dev):
+    found = report(dev.directory)
+    assert [(pack, found[pack]["violations"]) for pack in PACKS] == [(pack, []) for pack in PACKS]
+    unprotected = [
+        each["reason"]
+        for pack in PACKS
+        for each in found[pack]["suppressedViolations"]
+        if re.search("DeletionProtection|RDS10$", each["ruleName"])
+    ]
+    assert len(unprotected) == 3
+    assert all(reason.startswith("The caller switched deletion protection off") for reason in unprotected)
+
+
 def test_every_acknowledgement_is_pinned_so_that_a_new_one_is_seen(synths):
     # Rules by kind, and the constructs at which each is acknowledged. A change here is a decision for a reviewer.
     kinds = defaultdict(set)

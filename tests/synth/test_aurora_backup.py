@@ -30,6 +30,10 @@ LOGICAL_IDS = Path(__file__).with_name("logical_ids.json")
         ("CopyTagsToSnapshot", True),
         ("DeletionProtection", True),
         ("StorageEncrypted", True),
+        ("DeleteAutomatedBackups", False),
+        ("ManageMasterUserPassword", True),
+        ("EnableIAMDatabaseAuthentication", True),
+        ("PerformanceInsightsEnabled", True),
     ],
 )
 def test_section_1_1_the_cluster_has_the_documents_setting(default, setting, value):
@@ -38,7 +42,31 @@ def test_section_1_1_the_cluster_has_the_documents_setting(default, setting, val
 
 def test_section_1_1_storage_is_encrypted_under_the_customer_key(default):
     (key,) = default.ids("AWS::KMS::Key")
-    assert default.one("AWS::RDS::DBCluster")["KmsKeyId"] == f"<{key}.Arn>"
+    cluster = default.one("AWS::RDS::DBCluster")
+    assert cluster["KmsKeyId"] == cluster["PerformanceInsightsKmsKeyId"] == f"<{key}.Arn>"
+    assert cluster["MasterUserSecret"]["KmsKeyId"] == f"<{key}.Arn>"
+
+
+def test_every_connection_to_a_new_cluster_is_by_tls_and_logged(default):
+    parameters = default.one("AWS::RDS::DBClusterParameterGroup")["Parameters"]
+    assert parameters == {"rds.force_ssl": "1", "log_connections": "1", "log_disconnections": "1"}
+    (group,) = default.ids("AWS::RDS::DBClusterParameterGroup")
+    assert default.one("AWS::RDS::DBCluster")["DBClusterParameterGroupName"] == f"<{group}>"
+
+
+def test_every_instance_of_a_new_cluster_is_monitored_and_in_isolated_subnets(default):
+    (role,) = [name for name in default.ids("AWS::IAM::Role") if "Monitoring" in name]
+    assert len(default.all("AWS::RDS::DBInstance")) == 2
+    for instance in default.all("AWS::RDS::DBInstance"):
+        assert (instance["MonitoringInterval"], instance["MonitoringRoleArn"]) == (60, f"<{role}.Arn>")
+        assert instance["EnablePerformanceInsights"] is True
+    subnets = default.named("AWS::RDS::DBSubnetGroup", "Database")["SubnetIds"]
+    assert len(subnets) == 2
+    kinds = {
+        name: {t["Key"]: t["Value"] for t in default.resources[name.strip("<>")]["Properties"]["Tags"]}
+        for name in subnets
+    }
+    assert {tags["aws-cdk:subnet-type"] for tags in kinds.values()} == {"Isolated"}
 
 
 def test_section_1_1_the_logs_that_aurora_postgresql_has_are_exported(default):
@@ -271,6 +299,22 @@ def test_exactly_the_endpoints_are_made_that_the_functions_in_the_vpc_call(defau
     assert services == ["logs", "s3", "secretsmanager"]  # logs: a long-running dump's build writes them from there
     gateway = next(e for e in default.all("AWS::EC2::VPCEndpoint") if e["ServiceName"].endswith(".s3"))
     assert len(gateway["RouteTableIds"]) == 2
+
+
+def test_every_service_that_a_resource_policy_lets_in_is_bound_to_this_account(default):
+    documents = {"KeyPolicy", "PolicyDocument", "AccessPolicy"}
+    let_in = [
+        (name, stmt["Sid"], stmt.get("Condition"))
+        for name, body in default.resources.items()
+        if not body["Type"].startswith("AWS::IAM::")
+        for document in documents & body.get("Properties", {}).keys()
+        for stmt in body["Properties"][document]["Statement"]
+        if stmt["Effect"] == "Allow" and stmt["Principal"].keys() == {"Service"}
+    ]
+    assert len(let_in) >= 7
+    # EventBridge delivers nothing to a topic whose policy puts a condition on it; it can only publish there.
+    assert [sid for _, sid, condition in let_in if not condition] == ["PublishEvents"]
+    assert all("<AWS::AccountId>" in json.dumps(c) for _, _, c in let_in if c)
 
 
 # The workflows' definitions.

@@ -91,6 +91,15 @@ def test_who_publishes_to_an_existing_topic_may_use_its_key(brought):
     assert sids["UseTopicKey"]["Resource"] == f"{KEY}0"
 
 
+def test_an_existing_topic_cannot_be_edited_so_the_statements_of_its_policy_and_key_are_said(brought):
+    said = brought.said("info")
+    assert "The policy of an existing topic cannot be edited from here" in said
+    assert [said.count(f'"Sid": "{sid}"') for sid in ("PublishAlarms", "PublishVaultEvents", "PublishEvents")] == [
+        1
+    ] * 3
+    assert [said.count(f'"Sid": "{sid}"') for sid in ("LogGroups", "Events", "Alarms")] == [1, 2, 2], "of both keys"
+
+
 def test_an_existing_topic_is_somebody_who_hears(brought):
     assert "Nobody hears" not in brought.said("warning")
 
@@ -254,5 +263,7 @@ def test_the_topic_is_encrypted_takes_tls_only_and_lets_in_this_accounts_events(
     assert [
         s for s in statements if s["Effect"] == "Deny" and s["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     ]
-    (publish,) = [s for s in statements if s.get("Sid") == "PublishAlerts"]
-    assert publish["Condition"] == {"StringEquals": {"aws:SourceAccount": "<AWS::AccountId>"}}
+    found = {s["Sid"]: s.get("Condition") for s in statements if s["Effect"] == "Allow"}
+    own_account = {"StringEquals": {"aws:SourceAccount": "<AWS::AccountId>"}}
+    # EventBridge delivers nothing to a topic whose policy puts a condition on it.
+    assert found == {"PublishAlarms": own_account, "PublishVaultEvents": own_account, "PublishEvents": None}
