@@ -12,14 +12,16 @@ that another restore is working on. What a killed restore left running in the ta
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import subprocess
 import tempfile
 import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,10 @@ _HEAD_CHUNK = 1 << 16
 _PROGRAM = "aurora-backup pg_restore"
 _ONE_AT_A_TIME = 0x6175_726F_7261  # key of the advisory lock that a restore holds in its target
 _PATIENCE_SECONDS = 15
+_EXTENSION_COMMENT = re.compile(rb"\d+; \d+ \d+ COMMENT - EXTENSION ")  # a table's name may hold these words too
+_PG16 = 160000
+# Settings whose value is a list of quoted names: as one literal it would be one name.
+_LISTS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 Table = tuple[str, str]
 
 
@@ -165,7 +171,13 @@ class _Restore:
                 self._progress("analyze")
                 session.run("ANALYZE")
             steps.close()
-        return self._compared(begun)
+        done = self._compared(begun)
+        if self._options.roles and not self._tables:
+            # Last: its settings and grants may be such that the connecting role could not have worked here.
+            with Session(self._target, application_name="aurora-backup restore") as session:
+                skipped = restore_database(session, self._manifest.source.get("database", {}))
+            done = replace(done, skipped=(*done.skipped, *skipped))
+        return done
 
     def _purpose(self) -> str:
         names = ",".join(sorted(quote(*table) for table in self._tables)) or "all"
@@ -234,7 +246,7 @@ class _Restore:
         """List what to restore: all but comments on extensions, which only an extension's owner may set."""
         path = directory / "entries"
         done = subprocess.run(["pg_restore", "--list", str(head)], capture_output=True, check=True)
-        lines = [line for line in done.stdout.splitlines(keepends=True) if b" COMMENT - EXTENSION " not in line]
+        lines = [line for line in done.stdout.splitlines(keepends=True) if not _EXTENSION_COMMENT.match(line)]
         path.write_bytes(b"".join(lines))
         return path
 
@@ -449,10 +461,10 @@ def _objects(session: Session, limit: int = 5) -> list[str]:
 def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
     """Create the roles that are missing, without passwords, and their memberships. Returns what could not be done.
 
-    A role that may log in gets no password: nobody can use it before somebody sets one. Attributes that the connecting
-    role may not give away are left out and named.
+    A role that may log in gets no password: nobody can use it before somebody sets one. Attributes and settings that
+    the connecting role may not give away are left out and named; a role that exists is left as it is.
     """
-    skipped = []
+    skipped: list[str] = []
     existing = {row[0] for row in session.run("SELECT rolname FROM pg_catalog.pg_roles")}
     for role in roles.get("roles", []):
         if role["name"] in existing:
@@ -460,7 +472,8 @@ def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
         common = [
             "INHERIT" if role["inherit"] else "NOINHERIT",
             "LOGIN" if role["login"] else "NOLOGIN",
-            *[f"CONNECTION LIMIT {int(role['connection_limit'])}"],
+            f"CONNECTION LIMIT {int(role['connection_limit'])}",
+            *([f"VALID UNTIL {_literal(role['valid_until'])}"] if role.get("valid_until") else []),
         ]
         strong = [
             name.upper() for name in ("superuser", "createrole", "createdb", "replication", "bypassrls") if role[name]
@@ -471,10 +484,81 @@ def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
         except SqlError:
             session.run(create)
             skipped.append(f"role {role['name']}: {', '.join(strong)}")
+        settings = json.loads(role.get("settings") or "null")
+        skipped += _configure(session, f"ROLE {quote(role['name'])}", f"role {role['name']}", settings)
     for member in roles.get("memberships", []):
         grant = f"GRANT {quote(member['role'])} TO {quote(member['member'])}"
+        options = {name: member[name] for name in ("inherit", "set") if member.get(name) is not None}
+        if options and session.version >= _PG16:
+            told = ", ".join(f"{name.upper()} {value}" for name, value in {"admin": member["admin"], **options}.items())
+            grant += f" WITH {told}"
+        else:
+            grant += " WITH ADMIN OPTION" if member["admin"] else ""
+            lost = ", ".join(f"{name.upper()} {value}" for name, value in options.items() if not value)
+            if lost:
+                skipped.append(f"membership of {member['member']} in {member['role']}: {lost} (before PostgreSQL 16)")
         try:
-            session.run(grant + (" WITH ADMIN OPTION" if member["admin"] else ""))
+            session.run(grant)
         except SqlError as error:
             skipped.append(f"membership of {member['member']} in {member['role']}: {error}")
+    return skipped
+
+
+def restore_database(session: Session, source: dict[str, Any]) -> list[str]:
+    """Give the session's database the owner, grants and settings of the source's. Returns what could not be done.
+
+    source: as catalog.database gave it. Roles that are missing keep what is theirs from being restored.
+    """
+    name = quote(session.target.dbname)
+    skipped: list[str] = []
+
+    def attempt(what: str, *statements: str) -> None:
+        try:
+            for statement in statements:
+                session.run(statement)
+        except SqlError as error:
+            skipped.append(f"{what} of the database: {error}")
+
+    if source.get("acl"):  # none: PostgreSQL's defaults
+        try:
+            grants = session.run(
+                "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,"
+                " privilege_type, is_grantable FROM aclexplode(CAST(:acl AS aclitem[]))"
+                " WHERE pg_get_userbyid(grantee) <> :owner",
+                acl=source["acl"],
+                owner=str(source["owner"]),
+            )
+        except SqlError as error:
+            skipped.append(f"grants of the database: {error}")
+        else:
+            attempt("grants", f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            for grantee, privilege, grantable in grants:
+                option = " WITH GRANT OPTION" if grantable else ""
+                attempt(f"{privilege} to {grantee}", f"GRANT {privilege} ON DATABASE {name} TO {grantee}{option}")
+    for entry in json.loads(source.get("settings") or "null") or []:
+        what = f"ROLE {quote(entry['role'])} IN DATABASE {name}" if entry["role"] else f"DATABASE {name}"
+        told = f"role {entry['role']} in the database" if entry["role"] else "the database"
+        skipped += _configure(session, what, told, entry["settings"])
+    if source.get("owner"):
+        attempt("owner", f"ALTER DATABASE {name} OWNER TO {quote(str(source['owner']))}")
+    return skipped
+
+
+def _configure(session: Session, what: str, told: str, settings: list[str] | None) -> list[str]:
+    """Run ALTER `what` SET for every `name=value`; return those that were refused."""
+    skipped = []
+    for setting in settings or []:
+        name, _, value = setting.partition("=")
+        try:
+            if name in _LISTS:
+                session.run("BEGIN")
+                session.run("SELECT pg_catalog.set_config(:name, :value, true)", name=name, value=value)
+                session.run(f"ALTER {what} SET {quote(name)} FROM CURRENT")
+                session.run("COMMIT")
+            else:
+                session.run(f"ALTER {what} SET {quote(*name.split('.'))} TO {_literal(value)}")
+        except SqlError as error:
+            if name in _LISTS:
+                session.run("ROLLBACK")
+            skipped.append(f"setting {name} of {told}: {error}")
     return skipped

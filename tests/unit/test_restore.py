@@ -8,10 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from aurora_backup import restore
+from aurora_backup import catalog, restore
 from aurora_backup.errors import ArchiveDamaged, RestoreFailed, RestoreRefused
 from aurora_backup.postgres import Session, SqlError
-from aurora_backup.restore import RestoreOptions, compare_with, create_database, create_roles, restore_set
+from aurora_backup.restore import (
+    RestoreOptions,
+    compare_with,
+    create_database,
+    create_roles,
+    restore_database,
+    restore_set,
+)
 from tests.unit.dumping import ROWS
 
 
@@ -192,6 +199,56 @@ def test_roles_come_back_without_passwords_and_what_cannot_be_done_is_named(post
         assert rows.splitlines() == ["boss 'x'|t|f|3|t", 'clerk "y"|t|f|3|t']
     finally:
         postgres.psql('DROP ROLE IF EXISTS "clerk ""y"""; DROP ROLE IF EXISTS "boss \'x\'"; DROP ROLE maker')
+
+
+def test_settings_of_roles_their_end_and_how_they_are_members_come_back(postgres, empty):
+    postgres.psql(
+        """CREATE ROLE "staff x" NOLOGIN; CREATE ROLE nurse LOGIN VALID UNTIL '2030-01-01 00:00:00+00';
+        ALTER ROLE nurse SET search_path TO "a, b", public; ALTER ROLE nurse SET work_mem TO '64MB';
+        ALTER ROLE nurse SET app.ward TO 'it''s 7'; GRANT "staff x" TO nurse WITH INHERIT FALSE, SET FALSE"""
+    )
+    drop = 'DROP ROLE nurse; DROP ROLE "staff x"'
+    try:
+        with Session(empty) as session:
+            before = catalog.roles(session)
+            postgres.psql(drop)
+            assert create_roles(session, before) == []
+            assert catalog.roles(session) == before
+    finally:
+        postgres.psql(drop)
+
+
+def test_owner_grants_and_settings_of_the_database_come_back(postgres, target):
+    source, copy = target(postgres.database()), target(postgres.database())
+    name = source.dbname
+    postgres.psql(
+        f"""CREATE ROLE "own er"; CREATE ROLE reader; ALTER DATABASE {name} OWNER TO "own er";
+        REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO reader WITH GRANT OPTION;
+        ALTER DATABASE {name} SET default_transaction_read_only TO on;
+        ALTER DATABASE {name} SET search_path TO a, "b c";
+        ALTER ROLE reader IN DATABASE {name} SET work_mem TO '5MB'"""
+    )
+    try:
+        with Session(source) as session:
+            before = catalog.database(session)
+        with Session(copy) as session:
+            assert restore_database(session, before) == []
+            after = catalog.database(session)
+            broken = {**before, "owner": "nobody here", "acl": "{nobody=c/nobody}", "settings": None}
+            refused = restore_database(session, broken)
+        assert after["owner"] == before["owner"] == "own er"
+        for key, ends in (("acl", "{}"), ("settings", "[]")):
+            assert sorted(after[key].strip(ends).split(",")) == sorted(before[key].strip(ends).split(","))
+        assert [line.split(" of ")[0] for line in refused] == ["grants", "owner"]
+    finally:
+        for made in (source, copy):
+            postgres.psql(f"DROP DATABASE {made.dbname}")
+        postgres.psql('DROP ROLE "own er"; DROP ROLE reader')
+
+
+def test_only_comments_on_extensions_are_left_out():
+    assert restore._EXTENSION_COMMENT.match(b"3456; 0 0 COMMENT - EXTENSION pgcrypto \n")
+    assert not restore._EXTENSION_COMMENT.match(b"215; 1259 16385 TABLE public a COMMENT - EXTENSION b postgres\n")
 
 
 def test_a_created_database_has_the_source_s_encoding_and_locale(made, target, postgres):
