@@ -20,8 +20,8 @@ _ANSWER_SECONDS = 600  # without it, CloudFormation waits an hour for a function
 class DatabaseRole(Construct):
     """Makes the role `aurora_backup` when the stack is deployed, with the cluster's secret.
 
-    A cluster without a secret needs the statements run by hand: docs/logical-backup.md has them. Deleting the stack
-    leaves the role, so that restored copies can still be opened, and never waits for a cluster that is gone.
+    A cluster without a secret needs the statements run by hand: `aurora-backup role-sql` prints them. Deleting
+    the stack leaves the role, so that restored copies can still be opened, and never waits for a cluster that is gone.
     """
 
     def __init__(
@@ -31,7 +31,8 @@ class DatabaseRole(Construct):
         target = functions.target
         if not target.secret or not target.endpoint:
             raise SynthError(
-                "DatabaseRole needs ClusterDetails.secret and .endpoint: without them run its SQL by hand, got "
+                "DatabaseRole needs ClusterDetails.secret and .endpoint: without them run by hand what `aurora-backup "
+                "role-sql` prints (docs/logical-backup.md), got "
                 f"secret={target.secret!r}, endpoint={target.endpoint!r}"
             )
         self._function = functions.add(

@@ -22,7 +22,9 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aurora_backup.database_role import ROLE
 from aurora_backup.errors import BackupError, SettingsError, cause
+from aurora_backup.postgres import quote
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
 
 if TYPE_CHECKING:
@@ -195,6 +197,22 @@ def _engine(arguments: argparse.Namespace) -> Answer:
     return (DONE if ok else FAILED), result, f"{result['state']}: {result['set']}"
 
 
+def _role_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--database", action="append", required=True, metavar="NAME", help="repeat for each database")
+    parser.add_argument("--role", default=ROLE)
+
+
+def _role_sql(arguments: argparse.Namespace) -> Answer:
+    """Print what the master user runs with psql, once for the cluster and once in each database."""
+    from aurora_backup.database_role import cluster_statements, database_statements
+
+    cluster, each = cluster_statements(arguments.role), database_statements(arguments.role)
+    lines = ["-- once for the cluster", *(f"{sql.strip()};" for sql in cluster)]
+    for name in dict.fromkeys(arguments.database):
+        lines += [f"\\connect {quote(name)}", *(f"{sql.strip()};" for sql in each)]
+    return DONE, {"role": arguments.role, "cluster": cluster, "database": each}, "\n".join(lines)
+
+
 def _set_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", required=True, help="<prefix>/<cluster>/<database>/<timestamp>/")
 
@@ -328,6 +346,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("dump", "make a set of one database", _dump_arguments, _dump),
     Command("verify", "verify a set", _verify_arguments, _verify),
     Command("restore-dump", "restore a set, or one table of it, and compare", _restore_arguments, _restore),
+    Command("role-sql", "the SQL that makes the role that dumps log in as", _role_arguments, _role_sql),
     Command("engine", "what the long-running engine runs", _engine_arguments, _engine),
     Command(
         "forecast",

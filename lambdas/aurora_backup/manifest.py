@@ -113,6 +113,11 @@ class Facts:
         """Rows of all counted tables together, estimates left out."""
         return sum(table.rows or 0 for table in self.tables if not table.estimated)
 
+    @property
+    def estimated(self) -> int:
+        """How many tables were not counted."""
+        return sum(table.estimated for table in self.tables)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:

@@ -48,7 +48,10 @@ def trial_restore(bucket: Bucket, manifest: Manifest) -> tuple[bool | None, str,
         done = restore_set(bucket, manifest, target, RestoreOptions(roles=True, analyze=False))
     if done.differences:
         return False, "; ".join(str(difference) for difference in done.differences[:10]), done.bytes_read
-    return True, f"{done.rows_restored} of {done.rows_expected} rows restored and compared", done.bytes_read
+    told = f"{done.rows_restored} of {done.rows_expected} rows restored and compared"
+    if done.estimated:
+        told += f"; {done.estimated} tables were not counted when dumped"
+    return True, told, done.bytes_read
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aurora_backup import cli
+from aurora_backup.database_role import cluster_statements, database_statements
 from tests.unit.dumping import ROWS, leftovers
 
 CANARY = "canary-p4ssw0rd"
@@ -75,6 +76,17 @@ def test_a_set_that_another_execution_claimed_is_no_backup_and_exits_1(run, wher
     status, document, _ = run(*arguments, "--execution", "the second")
     assert (status, document["state"], document["manifest_key"]) == (1, "already-done", None)
     assert "claimed by execution the first" in document["reason"]
+
+
+def test_the_role_s_sql_is_printed_for_the_cluster_and_each_database(run, capsys):
+    _, document, _ = run("role-sql", "--database", "app", "--role", "dumper")
+    assert (document["cluster"], document["database"]) == (cluster_statements("dumper"), database_statements("dumper"))
+    assert cli.main(["role-sql", "--database", "app", "--database", 'odd "name"']) == 0
+    printed = capsys.readouterr().out
+    assert 'GRANT rds_iam TO "aurora_backup";\n' in printed
+    assert '\n\\connect "app"\nCREATE SCHEMA' in printed
+    assert '\n\\connect "odd ""name"""\n' in printed
+    assert printed.count("GRANT EXECUTE ON ALL FUNCTIONS") == 2
 
 
 def test_verify_exits_1_when_something_is_wrong(run, where):

@@ -194,6 +194,9 @@ def test_handing_over_leaves_nothing_but_the_claim(sample, bucket, monkeypatch):
 def test_counts_that_do_not_fit_their_time_are_labelled(sample, bucket):
     manifest = dump(sample, bucket, count_seconds=0)
     assert all(table.estimated for table in manifest.facts.tables)
+    assert manifest.facts.estimated == len(manifest.facts.tables)
+    told = verify_set(bucket, manifest.set, tiers=["full-decode"]).tiers[0].detail
+    assert f"; {manifest.facts.estimated} tables were not counted when dumped, and not compared" in told
     assert manifest.facts.rows == 0, "an estimate is never summed as if it were a count"
     assert next(t.rows for t in manifest.facts.tables if t.name == "patient") == 3000  # analysed
 

@@ -189,6 +189,10 @@ def test_a_set_that_another_execution_is_making_is_left_to_it(deployed, event, s
     assert summary["elsewhere"] == [{name: second[name] for name in ("database", "set", "reason")}]
 
 
+def test_exact_counts_have_the_time_that_there_is():
+    assert [dump.count_seconds(left) for left in (900, 60, None)] == [300, 20, 7200]
+
+
 def test_an_unknown_tier_is_refused(deployed):
     with pytest.raises(SettingsError, match="tiers must be among"):
         verify.handler({"set": "a/b/c/20261121T020000Z/", "tiers": ["hope"]}, None)

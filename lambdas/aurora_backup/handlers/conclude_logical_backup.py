@@ -7,6 +7,8 @@ from typing import Any
 
 from aurora_backup.errors import LogicalBackupFailed, redact
 
+_TOLD = ("database", "set", "bytes", "rows", "estimated_tables", "seconds", "state")
+
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return the summary of a run in which nothing failed: `{state, databases, elsewhere, bytes, rows}`.
@@ -41,10 +43,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     return {
         "state": "done" if done else "elsewhere",
         "elsewhere": elsewhere,
-        "databases": [
-            {name: result.get(name) for name in ("database", "set", "bytes", "rows", "seconds", "state")}
-            for result in done
-        ],
+        "databases": [{name: result.get(name) for name in _TOLD} for result in done],
         "bytes": sum(int(result.get("bytes") or 0) for result in done),
         "rows": sum(int(result.get("rows") or 0) for result in done),
     }
