@@ -9,12 +9,17 @@ from typing import Any
 
 from aurora_backup.errors import PreflightFailed
 
+_READER = "an available reader without reported lag"
+# PostgreSQL's words, as its statements and its client programs repeat them.
+_CANCELLED = ("due to conflict with recovery", "due to recovery conflict")
+
 
 def choose_instance(cluster: dict[str, Any], instances: list[dict[str, Any]]) -> dict[str, Any]:
     """Choose an available reader that reports no replication trouble, else the writer.
 
     cluster, instances: as DescribeDBClusters and DescribeDBInstances give them. Returns
-    `{"id", "host", "port", "role": "reader" | "writer", "reason"}`. Among readers the one least likely to be promoted
+    `{"id", "host", "port", "role": "reader" | "writer", "reason"}`, and for a reader `writer`: the same of an available
+    writer, to fall back to. Among readers the one least likely to be promoted
     is taken (highest promotion tier), then the first by name, so that a replay chooses the same.
 
     Raises:
@@ -30,7 +35,7 @@ def choose_instance(cluster: dict[str, Any], instances: list[dict[str, Any]]) ->
         problem = None if member.get("IsClusterWriter") else _problem(by_id[name])
         if not member.get("IsClusterWriter"):
             if problem is None:
-                return _pinned(by_id[name], "reader", "an available reader without reported lag")
+                return _with_writer(_pinned(by_id[name], "reader", _READER), members, by_id)
             refused.append(f"reader {name} {problem}")
     for member in members:
         name = str(member["DBInstanceIdentifier"])
@@ -41,6 +46,27 @@ def choose_instance(cluster: dict[str, Any], instances: list[dict[str, Any]]) ->
             refused.append(f"writer {name} {problem}")
     found = "; ".join(refused) or "it has no instances"
     raise PreflightFailed(f"no instance of cluster {cluster.get('DBClusterIdentifier')} can be dumped from: {found}")
+
+
+def fall_back(instance: dict[str, Any], problem: str) -> dict[str, Any] | None:
+    """Return the writer to go on with when a reader failed because it is one; None when it is not, or there is none.
+
+    problem: the failure's message. A standby cancels what reads for long when it must replay what removes old rows.
+    """
+    writer = instance.get("writer")
+    if instance.get("role") != "reader" or not writer or not any(text in problem for text in _CANCELLED):
+        return None
+    return {**writer, "reason": f"reader {instance.get('id')} cancelled the dump: conflict with recovery"}
+
+
+def _with_writer(
+    reader: dict[str, Any], members: list[dict[str, Any]], by_id: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    for member in members:
+        instance = by_id[str(member["DBInstanceIdentifier"])]
+        if member.get("IsClusterWriter") and _problem(instance) is None:
+            return {**reader, "writer": _pinned(instance, "writer", "to fall back to")}
+    return reader
 
 
 def _problem(instance: dict[str, Any]) -> str | None:

@@ -10,7 +10,14 @@ from dataclasses import replace
 import pytest
 
 from aurora_backup import catalog, cli, deployment
-from aurora_backup.errors import BackupError, ConnectionFailed, LogicalBackupFailed, PreflightFailed, SettingsError
+from aurora_backup.errors import (
+    BackupError,
+    ConnectionFailed,
+    DumpFailed,
+    LogicalBackupFailed,
+    PreflightFailed,
+    SettingsError,
+)
 from aurora_backup.handlers import conclude_logical_backup, dump, find_instance, preflight, verify
 from aurora_backup.ledger import Ledger
 from aurora_backup.manifest import set_key
@@ -292,6 +299,40 @@ def test_a_good_reader_is_pinned_else_the_writer_and_the_reason_is_kept(deployed
     assert (instance["host"], instance["port"]) == (f"{expected[0]}.example", 5433)
     assert found["cluster"] == {"id": "main", "resource_id": "cluster-NEW", "engine_version": "17.4", "arn": "arn"}
     assert found["prefix"] == "p"
+
+
+CONFLICT = "archive 0 of database a: pg_dump: error: canceling statement due to conflict with recovery"
+
+
+@pytest.mark.parametrize(
+    ("told", "role", "asked"),
+    [(CONFLICT, "reader", ["r", "w"]), (CONFLICT, "writer", ["r"]), ("relation gone", "reader", ["r"])],
+)
+def test_a_reader_that_cancels_the_dump_is_left_for_the_writer_once(deployed, event, monkeypatch, told, role, asked):
+    writer = {"id": "w", "host": "w.example", "port": 5432, "role": "writer", "reason": "to fall back to"}
+    event["instance"] = {**writer, "id": "r", "host": "r.example", "role": role, "writer": writer}
+    sources = []
+
+    def fails(target, _bucket, request, _options):
+        sources.append((target.host, request.source["instance"]))
+        raise DumpFailed(told)
+
+    monkeypatch.setattr(dump, "dump_set", fails)
+    key = set_key("logical-backups", event["cluster"]["resource_id"], "a", STARTED)
+    with pytest.raises(DumpFailed):
+        dump.handler(_one(event, {"name": "a", "set": key, "bytes": 1}), Context())
+    assert [(host, i["id"]) for host, i in sources] == [(f"{name}.example", name) for name in asked]
+    assert "writer" not in sources[0][1]
+    if len(asked) > 1:
+        assert sources[1][1]["reason"] == "reader r cancelled the dump: conflict with recovery"
+
+
+def test_the_writer_goes_along_with_a_reader_only_when_it_is_available(deployed, monkeypatch):
+    for status, writer in (("available", "w"), ("stopped", None)):
+        instances = [_instance("w", writer=True, status=status), _instance("r")]
+        monkeypatch.setattr("boto3.client", lambda _service, instances=instances: Rds(instances))
+        instance = find_instance.handler({}, None)["instance"]
+        assert (instance["id"], (instance.get("writer") or {}).get("id")) == ("r", writer)
 
 
 def test_no_available_instance_is_said_with_each_one_s_state(deployed, monkeypatch):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_backup import deployment, sizing
 from aurora_backup.dump import DumpOptions, Outcome, Request, available_cpus, dump_set, memory_budget
-from aurora_backup.errors import HandOver
+from aurora_backup.errors import DumpFailed, HandOver, QueryFailed, cause
+from aurora_backup.instances import fall_back
 from aurora_backup.manifest import NAME, parse_set_key
 from aurora_backup.policy import Prefix, RetentionPolicy
 from aurora_backup.settings import Settings
@@ -47,15 +48,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         if reason:
             raise HandOver(reason)
 
-    request = Request(
-        key=database["set"],
-        owner=settings.owner,
-        execution=event["execution"],
-        started=started,
-        source={"cluster": event["cluster"], "instance": event["instance"]},
-        expires=expiry(settings, database["set"], started),
-        check=check,
-    )
+    def make(instance: dict[str, Any]) -> Outcome:
+        request = Request(
+            key=database["set"],
+            owner=settings.owner,
+            execution=event["execution"],
+            started=started,
+            source={"cluster": event["cluster"], "instance": instance},
+            expires=expiry(settings, database["set"], started),
+            check=check,
+        )
+        return dump_set(deployment.target(settings, instance, database["name"]), bucket, request, options)
+
+    pinned = {name: value for name, value in event["instance"].items() if name != "writer"}
     options = DumpOptions(
         compression=settings.compression,
         jobs=available_cpus(),
@@ -64,7 +69,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         digest=settings.content_digest,
     )
     try:
-        outcome = dump_set(deployment.target(settings, event["instance"], database["name"]), bucket, request, options)
+        try:
+            outcome = make(pinned)
+        except (DumpFailed, QueryFailed) as error:
+            writer = fall_back(event["instance"], str(error))
+            if writer is None:
+                raise
+            _log.warning("%s: going on with the writer %s", cause(error), writer["id"])
+            outcome = make(writer)
     except HandOver as reason:
         _log.info("handing %s over: %s", database["set"], reason)
         return {**result(database, None, time.monotonic() - begun, "handover"), "reason": str(reason)}
