@@ -19,6 +19,7 @@ from cdk_aurora_backup.backup_vault import GOVERNANCE
 from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
 from cdk_aurora_backup.cluster import ClusterDetails
 from cdk_aurora_backup.compliance import Compliance, EvidenceLock
+from cdk_aurora_backup.copies import seen_from
 from cdk_aurora_backup.database_role import DatabaseRole
 from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
 from cdk_aurora_backup.logical_backup import LogicalBackup
@@ -64,6 +65,8 @@ class AuroraBackup(Construct):
     replicate_to: other accounts' buckets that dump sets and evidence are copied to. Default: none.
     evidence_lock: S3 Object Lock of compliance evidence. Default: governance mode, and none where removal_policy is
         DESTROY. An existing bucket needs Object Lock, or `EvidenceLock.none()`.
+    friends: account numbers, and ids of organisations, that may see snapshots and objects. Default: nobody outside.
+    controls_key: an own table of controls for the compliance report, JSON, in the bucket. Default: HIPAA and NIST.
     audit: AWS Backup's audit framework and report plans; AWS Config must record. Default: False.
     restore_testing: AWS Backup's own restore tests, beside the recovery tests. Default: False.
     heartbeat: one small row every few minutes, to tell by what survived. Default: True for a cluster of the same app.
@@ -102,6 +105,8 @@ class AuroraBackup(Construct):
         copies: Sequence[Copy] = (),
         replicate_to: Sequence[ReplicateTo] = (),
         evidence_lock: EvidenceLock | None = None,
+        friends: Sequence[str] = (),
+        controls_key: str | None = None,
         audit: bool = False,
         restore_testing: bool = False,
         heartbeat: bool | None = None,
@@ -241,6 +246,9 @@ class AuroraBackup(Construct):
             vault_denies_deletion=kept and vault is None,
             deletion_protection=kept,
             databases=databases,
+            copy_vaults=seen_from(self, copies),
+            friends=friends,
+            controls_key=controls_key,
             deleters=[f.role for f in (self._retention.act_function, self._recovery.janitor.function) if f.role],
             break_glass=break_glass if break_glass or ours else None,
             lineage=lineage,

@@ -109,9 +109,10 @@ class BackupPlan(Construct):
         vaults = [*(copy.vault for copy in copies), *_copied_to(rules)]
         self._destinations = list(dict.fromkeys(vault.backup_vault_arn for vault in vaults))
         accounts = sorted({account for vault in vaults if (account := check_reach(self, vault)[0])})
-        self._vault = (
-            vault
-            or BackupVault(
+        made = (
+            None
+            if vault
+            else BackupVault(
                 self,
                 "Vault",
                 key=key,
@@ -122,8 +123,11 @@ class BackupPlan(Construct):
                 name=vault_name,
                 topic=topic,
                 removal_policy=removal_policy,
-            ).vault
+            )
         )
+        self._vault: backup.IBackupVault = vault or cast("BackupVault", made).vault
+        self._bounds = made.bounds if made else None
+        self._rules = tuple(name for name in kept if name not in of_policy)
         keys = (key, *([target.key] if target.key else []))
         self._share_keys(keys, accounts)
         self._plan = backup.BackupPlan(self, "Plan", backup_vault=self._vault) if kept else None
@@ -163,6 +167,16 @@ class BackupPlan(Construct):
     def plan(self) -> backup.BackupPlan | None:
         """The plan itself; None when neither the policy nor the caller has a rule for it."""
         return self._plan
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """The least and the most days of the lock of a vault that was made here; None without one."""
+        return self._bounds
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The names of the caller's own rules."""
+        return self._rules
 
     def _add(self, rule: backup.BackupPlanRule) -> None:
         if self._plan:

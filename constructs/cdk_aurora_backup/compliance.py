@@ -78,8 +78,9 @@ class Compliance(Construct):
     plan: AWS Backup's plan, where the policy takes snapshots. workflows: whose runs are looked at, by name.
     lock: of the evidence. Default: governance mode.
     vault_locked, vault_denies_deletion, deletion_protection: what the deployment asks for, and the report holds it to.
-    copy_vaults: names of vaults of this account and Region that hold copies. friends: account numbers that may see
-    snapshots and objects. deleters: roles of this app that delete what has expired, for the report.
+    copy_vaults: names of vaults of this account and Region that hold copies. friends: account numbers, and ids of
+    organisations, that may see snapshots and objects. deleters: roles of this app that delete what has expired, for
+    the report.
     break_glass: the roles that the policies of key and vault spare from their denials of deletion; none of them is the
     account's root user. Default: not looked at, as for an imported key or vault.
     controls_key: an own table of controls, JSON, in the backup bucket. Default: HIPAA and NIST SP 800-53.
@@ -131,6 +132,8 @@ class Compliance(Construct):
             told |= {
                 "vault": backed_up.vault.backup_vault_name,
                 "plan_id": backed_up.plan.backup_plan_id,
+                "rules": list(backed_up.rules),
+                "lock_days": list(backed_up.bounds or ()),
                 "vault_locked": vault_locked,
                 "vault_denies_deletion": vault_denies_deletion,
             }

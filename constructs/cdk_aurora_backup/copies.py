@@ -11,7 +11,7 @@ from cdk_aurora_backup.backup_vault import AirGappedVault, BackupVault, VaultLoc
 from cdk_aurora_backup.checks import SynthError, known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_backup as backup
     from constructs import Construct
@@ -67,6 +67,17 @@ def check_reach(scope: Construct, vault: backup.IBackupVault) -> tuple[str | Non
             "account can copy it on; or to this account's own vault in that Region"
         )
     return account, region
+
+
+def seen_from(scope: Construct, copies: Sequence[Copy]) -> list[str]:
+    """The names of the destinations that are certainly in the stack's account and Region, whose copies are looked at.
+
+    Not of air-gapped vaults: those are under a key that AWS owns, by design.
+    """
+    stack = Stack.of(scope)
+    here = (stack.account, stack.region)
+    vaults = [copy.vault for copy in copies if not isinstance(copy.to, AirGappedVault)]
+    return list(dict.fromkeys(v.backup_vault_name for v in vaults if (v.env.account, v.env.region) == here))
 
 
 def _other(theirs: str, ours: str) -> str | None:

@@ -10,9 +10,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 _EXCEPTION_OPERATORS = {"ArnNotEquals", "ArnNotLike", "StringNotEquals", "StringNotLike"}
+_OPEN = re.compile(r"[*?$]")  # a wildcard or a policy variable: whom such a name spares is anybody's guess
 _NARROWED_BY = {  # conditions under which an Allow to everybody is not an Allow to everybody
     "aws:sourceaccount",
     "aws:sourcearn",
@@ -59,10 +60,11 @@ def principals(statement: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(kind), name) for kind, names in given.items() for name in texts(names, f"Principal.{kind}")]
 
 
-def exceptions_to_denial(document: object, actions: Collection[str]) -> list[str] | None:
-    """Who may still do these actions when everybody else is denied them: principal ARNs, sorted.
+def exceptions_to_denial(document: object, actions: Collection[str], resource: str) -> list[str] | None:
+    """Who may still do these actions to `resource`, an ARN or a pattern, when everybody else is denied them.
 
-    None when some action is not denied to everybody else. [] when it is denied to everybody.
+    Principal ARNs, sorted. None when some action is not denied to everybody else, or not for all that `resource` names.
+    [] when it is denied to everybody.
     """
     found: set[str] = set()
     for action in actions:
@@ -72,6 +74,7 @@ def exceptions_to_denial(document: object, actions: Collection[str]) -> list[str
             if statement["Effect"] == "Deny"
             and ("AWS", "*") in principals(statement)
             and _covers(statement, action)
+            and covers_resource(statement, resource)
             and (exempt := _exempt(statement)) is not None
         ]
         if not spared:
@@ -80,27 +83,32 @@ def exceptions_to_denial(document: object, actions: Collection[str]) -> list[str
     return sorted(found)
 
 
-def refuses_plain_http(document: object) -> bool:
-    """Whether every S3 action without TLS is denied to everybody."""
-    for statement in statements(document):
-        condition = statement.get("Condition")
-        test = condition.get("Bool") if isinstance(condition, dict) and len(condition) == 1 else None
-        if (
-            statement["Effect"] == "Deny"
-            and ("AWS", "*") in principals(statement)
-            and _covers(statement, "s3:GetObject")
-            and _covers(statement, "s3:PutObject")
-            and isinstance(test, dict)
-            and {k.lower(): str(v).lower() for k, v in test.items()} == {"aws:securetransport": "false"}
-        ):
-            return True
-    return False
+def refuses_plain_http(document: object, bucket_arn: str) -> bool:
+    """Whether reading, writing and listing the bucket without TLS is denied to everybody."""
+    denials = [
+        s
+        for s in statements(document)
+        if s["Effect"] == "Deny" and ("AWS", "*") in principals(s) and _without_tls(s.get("Condition"))
+    ]
+    objects = f"{bucket_arn}/*"
+    ways = (("s3:GetObject", objects), ("s3:PutObject", objects), ("s3:ListBucket", bucket_arn))
+    return all(
+        any(_covers(denial, action) and covers_resource(denial, resource) for denial in denials)
+        for action, resource in ways
+    )
+
+
+def _without_tls(condition: object) -> bool:
+    test = condition.get("Bool") if isinstance(condition, dict) and len(condition) == 1 else None
+    return isinstance(test, dict) and {k.lower(): str(v).lower() for k, v in test.items()} == {
+        "aws:securetransport": "false"
+    }
 
 
 def lets_in(document: object, account: str, friends: Sequence[str] = ()) -> list[str]:
     """Everybody outside the account whom the document allows anything: account numbers, ARNs or `*`, sorted.
 
-    friends: account numbers that may be let in. Services are not people, and are left out.
+    friends: account numbers, and ids of organisations, that may be let in. Services are not people, and are left out.
     """
     return sorted(set(_outsiders(document, {account, *friends})))
 
@@ -134,10 +142,9 @@ def _narrowed(condition: object, friends: set[str]) -> bool:
         if operator not in ("StringEquals", "StringLike", "ArnEquals", "ArnLike") or not isinstance(tests, dict):
             continue
         for key, values in tests.items():
-            if key.lower() in _NARROWED_BY:
-                named = {_account(value) for value in texts(values, key)}
-                if key.lower() == "aws:principalorgid" or named <= friends:
-                    return True
+            # An organisation's id is taken as it stands: `o-*` is nobody's, and names everybody's.
+            if key.lower() in _NARROWED_BY and {_account(value) for value in texts(values, key)} <= friends:
+                return True
     return False
 
 
@@ -162,6 +169,38 @@ def _exempt(statement: dict[str, Any]) -> list[str] | None:
         return None
     ((key, values),) = tests.items()
     names = texts(values, key)
-    if str(key).lower() != "aws:principalarn" or "*" in names:
+    if str(key).lower() != "aws:principalarn" or any(_OPEN.search(name) for name in names):
         return None
     return names
+
+
+def covers_resource(statement: Mapping[str, Any], resource: str) -> bool:
+    """Whether a statement is of everything that `resource`, an ARN or a pattern, names."""
+    if "NotResource" in statement:
+        return not any(meet(pattern, resource) for pattern in texts(statement["NotResource"], "NotResource"))
+    return any(glob(pattern).fullmatch(resource) for pattern in texts(statement.get("Resource"), "Resource"))
+
+
+def glob(pattern: str) -> re.Pattern[str]:
+    """Matches what a pattern matches, also another pattern all of whose matches it matches."""
+    return re.compile("".join({"*": ".*", "?": r"[^*]"}.get(c, re.escape(c)) for c in pattern), re.DOTALL)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether two patterns with `*` and `?` can match the same text."""
+    waiting, seen = [(0, 0)], set()
+    while waiting:
+        n, m = waiting.pop()
+        if (n, m) in seen:
+            continue
+        seen.add((n, m))
+        if n == len(one) and m == len(other):
+            return True
+        a, b = one[n : n + 1], other[m : m + 1]
+        if a == "*":
+            waiting += [(n + 1, m), *([(n, m + 1)] if b else [])]
+        if b == "*":
+            waiting += [(n, m + 1), *([(n + 1, m)] if a else [])]
+        if a and b and (a == b or "?" in (a, b)):
+            waiting.append((n + 1, m + 1))
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, lets_in
-from aurora_backup.checks_encryption import DESTRUCTIVE
+from aurora_backup.checks_encryption import DESTRUCTIVE, keys_of, state_of
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.compliance_facts import FactMissing
 
@@ -57,7 +57,7 @@ def _vault(read: Reader, expected: Expected) -> Found:
     document = read.observation("vault-policy").at("document").value
     outside = lets_in(document, account_of(read, expected), expected.friends)
     tally = Tally().need(not outside, f"the vault's policy lets in {', '.join(outside)}")
-    spared = exceptions_to_denial(document, ["backup:DeleteRecoveryPoint"])
+    spared = exceptions_to_denial(document, *_delete_points(expected))
     if expected.vault_denies_deletion:
         tally.need(spared is not None, "the vault's policy does not deny deleting recovery points")
     return tally.conclude("the vault's policy lets in nobody from outside")
@@ -69,11 +69,11 @@ def _deletion(read: Reader, expected: Expected) -> Found:
     tally.look(able, _can_do)
     tally.examined += 1  # the complete list is itself a fact: where it is empty, nobody can
     tally.unknown += [f"what {arn} allows was not shown by IAM" for arn in identities.texts("unread")]
-    guarded: list[tuple[str, str, tuple[str, ...]]] = [("key", "key-policy", DESTRUCTIVE)]
+    guarded: list[tuple[str, str, tuple[str, ...], str]] = [("key", "key-policy", DESTRUCTIVE, expected.key_arn)]
     if expected.vault_denies_deletion:
-        guarded.append(("vault", "vault-policy", ("backup:DeleteRecoveryPoint",)))
-    for what, name, actions in guarded if expected.break_glass else ():
-        spared = exceptions_to_denial(read.observation(name).at("document").value, actions)
+        guarded.append(("vault", "vault-policy", *_delete_points(expected)))
+    for what, name, actions, resource in guarded if expected.break_glass else ():
+        spared = exceptions_to_denial(read.observation(name).at("document").value, actions, resource)
         if spared is None:  # encryption.key-policy and accessibility.vault say that this is wrong
             tally.unknown.append(f"the {what}'s policy does not deny {' and '.join(actions)} to everybody")
             continue
@@ -81,6 +81,12 @@ def _deletion(read: Reader, expected: Expected) -> Found:
         tally.need(not others, f"the {what}'s policy spares {', '.join(others)}, which is no break-glass role")
     spares = f"; the denials of deletion spare only {', '.join(expected.break_glass)}" if expected.break_glass else ""
     return tally.conclude(f"IAM lets {len(able)} principals delete something of the backups: they are listed{spares}")
+
+
+def _delete_points(expected: Expected) -> tuple[tuple[str, ...], str]:
+    """The action, and the recovery points, that the vault's policy denies it for."""
+    ((action, resource),) = next(t.ways for t in expected.targets if t.guard == "vault-policy")
+    return (action,), resource
 
 
 def _can_do(principal: Node) -> str | None:
@@ -110,7 +116,7 @@ def _archives(read: Reader, _expected: Expected) -> Found:
 
 
 def _points(read: Reader, expected: Expected) -> Found:
-    keys = {key.text("arn"): key.text("state") for key in read.observation("keys").each()}
+    keys = keys_of(read)
 
     def look(point: Node) -> str | None:
         name, status = point.text("arn"), point.text("status").lower()
@@ -121,11 +127,10 @@ def _points(read: Reader, expected: Expected) -> Found:
         key = point.text("key") if point.flag("encrypted") else None
         if key is not None and key not in keys:
             raise FactMissing(f"the key of {name}, {key}, was not described")
-        return (
-            None
-            if key is None or key == expected.key_arn or keys[key] == "Enabled"
-            else f"{name}: {key} is {keys[key]}"
-        )
+        if key is None or key == expected.key_arn:  # encryption.key says what is wrong with the backup key
+            return None
+        state = state_of(keys[key])
+        return None if state == "Enabled" else f"{name}: {key} is {state}"
 
     tally = Tally().look(read.observation("snapshots").each(), look)
     if expected.vault:

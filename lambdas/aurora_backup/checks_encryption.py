@@ -9,46 +9,60 @@ from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, c
 from aurora_backup.compliance_facts import FactMissing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aurora_backup.compliance_facts import Node, Reader
 
 DESTRUCTIVE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
+MISSING = "missing"  # the state of a key that KMS does not know
 _KMS = "aws:kms"
 
 
-def _customer_keys(read: Reader) -> set[str]:
-    """Every key that was seen and is managed by the customer."""
-    return {key.text("arn") for key in read.observation("keys").each() if key.text("manager") == "CUSTOMER"}
+def keys_of(read: Reader) -> dict[str, Node]:
+    """Every key that the other answers named, by that name."""
+    return {key.text("arn"): key for key in read.observation("keys").each()}
 
 
-def _under(what: str, key: str, customers: set[str]) -> str | None:
-    return None if key in customers else f"{what} is under {key}, which is not known to be a customer key"
+def state_of(key: Node) -> str:
+    """A key's state, or "missing". Raises FactMissing: it could not be described."""
+    if not key.is_null("problem"):
+        raise FactMissing(f"{key.text('arn')} could not be described: {key.text('problem')}")
+    return key.text("state")
+
+
+def _under(what: str, key: str, keys: Mapping[str, Node]) -> str | None:
+    """The problem with something that lies under a key. Raises FactMissing: that key could not be described."""
+    if key in keys and state_of(keys[key]) == MISSING:
+        return f"{what} is under {key}, which KMS does not know: nothing can read it"
+    customer = key in keys and keys[key].text("manager") == "CUSTOMER"
+    return None if customer else f"{what} is under {key}, which is not known to be a customer key"
 
 
 def _cluster(read: Reader, expected: Expected) -> Found:
     cluster, tally = cluster_of(read, expected), Tally()
     tally.need(cluster.flag("encrypted"), f"{cluster.text('identifier')}: StorageEncrypted is false")
     if not tally.problems:
-        key = cluster.text("key")
-        tally.need(key in _customer_keys(read), f"{cluster.text('identifier')}: {key} is not a customer key")
+        keys = keys_of(read)
+        tally.look([cluster], lambda c: _under(c.text("identifier"), c.text("key"), keys))
     return tally.conclude("StorageEncrypted is true, under a customer key")
 
 
 def _snapshots(read: Reader, expected: Expected) -> Found:
-    customers = _customer_keys(read)
-    tally = Tally().look(read.observation("snapshots").each(), lambda point: _unprotected(point, customers))
+    keys = keys_of(read)
+    tally = Tally().look(read.observation("snapshots").each(), lambda point: _unprotected(point, keys))
     if expected.vault:
-        tally.look(read.observation("recovery-points").each(), lambda point: _unprotected(point, customers))
+        tally.look(read.observation("recovery-points").each(), lambda point: _unprotected(point, keys))
     return tally.conclude(f"{tally.examined} snapshots and recovery points are under customer keys")
 
 
-def _unprotected(point: Node, customers: set[str]) -> str | None:
+def _unprotected(point: Node, keys: Mapping[str, Node]) -> str | None:
     name = point.text("arn")
-    return _under(name, point.text("key"), customers) if point.flag("encrypted") else f"{name} is not encrypted"
+    return _under(name, point.text("key"), keys) if point.flag("encrypted") else f"{name} is not encrypted"
 
 
 def _copies(read: Reader, _expected: Expected) -> Found:
-    customers = _customer_keys(read)
-    tally = Tally().look(read.observation("copies").each(), lambda point: _unprotected(point, customers))
+    keys = keys_of(read)
+    tally = Tally().look(read.observation("copies").each(), lambda point: _unprotected(point, keys))
     return tally.conclude(f"{tally.examined} copies in other vaults are under customer keys")
 
 
@@ -67,7 +81,7 @@ def _objects(read: Reader, expected: Expected) -> Found:
         if item.is_null("found"):
             raise FactMissing(f"{item.text('key')} is not there")  # integrity.archives says that this is wrong
         found = item.at("found")
-        if found.is_null("encryption") or found.text("encryption") == "AES256":
+        if found.is_null("encryption") or not found.text("encryption").startswith(_KMS):
             return f"{item.text('key')} is not under a KMS key"
         key = found.text("key")
         return None if key == expected.key_arn else f"{item.text('key')} is under {key}, not the backup key"
@@ -77,10 +91,8 @@ def _objects(read: Reader, expected: Expected) -> Found:
 
 
 def _vault(read: Reader, _expected: Expected) -> Found:
-    vault, tally = read.observation("vault"), Tally()
-    if problem := _under(f"vault {vault.text('name')}", vault.text("key"), _customer_keys(read)):
-        tally.problems.append(problem)
-    tally.examined += 1
+    vault, keys = read.observation("vault"), keys_of(read)
+    tally = Tally().look([vault], lambda v: _under(f"vault {v.text('name')}", v.text("key"), keys))
     return tally.conclude(f"vault {vault.text('name')} is under a customer key")
 
 
@@ -88,12 +100,9 @@ def _topic(read: Reader, _expected: Expected) -> Found:
     topic = read.observation("topic")
     if topic.is_null("key"):
         return Tally().need(False, "the alert topic is not encrypted").conclude("")
-    key = topic.text("key")
-    return (
-        Tally()
-        .need(not key.startswith("alias/aws/"), f"the alert topic is under {key}, which is not a customer key")
-        .conclude("the alert topic is under a customer key")
-    )
+    keys = keys_of(read)
+    tally = Tally().look([topic], lambda t: _under("the alert topic", t.text("key"), keys))
+    return tally.conclude("the alert topic is under a customer key")
 
 
 def _logs(read: Reader, _expected: Expected) -> Found:
@@ -106,10 +115,12 @@ def _logs(read: Reader, _expected: Expected) -> Found:
 
 
 def _key_state(read: Reader, expected: Expected) -> Found:
-    key = next((k for k in read.observation("keys").each() if k.text("arn") == expected.key_arn), None)
+    key = keys_of(read).get(expected.key_arn)
     if key is None:
         return unknown(f"{expected.key_arn} was not described")
     tally = Tally()
+    if state_of(key) == MISSING:
+        return tally.need(False, "KMS does not know the backup key: no backup can be read").conclude("")
     tally.need(key.text("manager") == "CUSTOMER", "the backup key is not managed by the customer")
     if not key.is_null("deletion_date"):
         tally.need(False, f"the backup key will be deleted on {key.text('deletion_date')}: no backup survives it")
@@ -124,18 +135,18 @@ def _rotation(read: Reader, _expected: Expected) -> Found:
     return Tally().need(enabled, "the backup key does not rotate").conclude("the backup key rotates every year")
 
 
-def _key_policy(read: Reader, _expected: Expected) -> Found:
-    spared = exceptions_to_denial(read.observation("key-policy").at("document").value, DESTRUCTIVE)
+def _key_policy(read: Reader, expected: Expected) -> Found:
+    spared = exceptions_to_denial(read.observation("key-policy").at("document").value, DESTRUCTIVE, expected.key_arn)
     tally = Tally().need(spared is not None, f"the key's policy does not deny {' and '.join(DESTRUCTIVE)} to everybody")
     names = ", ".join(spared or []) or "nobody"
     return tally.conclude(f"the key's policy denies deleting and disabling it; spared: {names}")
 
 
-def _transport(read: Reader, _expected: Expected) -> Found:
+def _transport(read: Reader, expected: Expected) -> Found:
     found, tally = read.observation("cluster-parameters"), Tally()
     value = "not set" if found.is_null("rds.force_ssl") else found.text("rds.force_ssl")
     tally.need(value == "1", f"the parameter rds.force_ssl is {value}, so the database accepts connections without TLS")
-    plain = refuses_plain_http(read.observation("bucket-policy").at("document").value)
+    plain = refuses_plain_http(read.observation("bucket-policy").at("document").value, expected.bucket_arn)
     tally.need(plain, "the bucket's policy does not deny requests without TLS")
     return tally.conclude("rds.force_ssl is 1, and the bucket's policy denies requests without TLS")
 

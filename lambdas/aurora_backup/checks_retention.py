@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurora_backup.access_documents import glob
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.policy import Tier
 from aurora_backup.retention import LATE
@@ -45,75 +46,123 @@ def _deletion_protection(read: Reader, expected: Expected) -> Found:
 
 def _plan(read: Reader, expected: Expected) -> Found:
     tally = Tally()
-    found = {rule.text("name"): rule for rule in read.observation("plan").each("rules")}
-    for wanted in expected.policy.snapshot_rules():
-        tally.examined += 1
-        rule = found.get(wanted.name)
-        if rule is None:
-            tally.problems.append(f"the plan has no rule {wanted.name}")
-            continue
-        tally.look([rule], lambda r, w=wanted: _rule(r, w.schedule, w.delete_after_days))  # type: ignore[misc]
+    wanted = {rule.name: rule for rule in expected.policy.snapshot_rules()}
+    found: set[str] = set()
+
+    def look(rule: Node) -> str | None:
+        name = rule.text("name")
+        found.add(name)
+        if name in wanted:
+            return _rule(rule, expected.vault or "", wanted[name].schedule, wanted[name].delete_after_days)
+        return None if name in expected.rules else f"the plan has a rule {name}, which nobody declared"
+
+    tally.look(read.observation("plan").each("rules"), look)
+    tally.problems += [f"the plan has no rule {name}" for name in (*wanted, *expected.rules) if name not in found]
     arn = cluster_of(read, expected).text("arn")
-    chosen = [text for selection in read.observation("selections").each() for text in selection.texts("resources")]
-    tally.need(arn in chosen, f"the plan's selections do not name {arn}")
-    return tally.conclude("the plan's rules are the policy's, and it selects the cluster")
+    doubts: list[str] = []
+    certain = [_selects(selection, arn, doubts) for selection in read.observation("selections").each()]
+    tally.need(any(certain), "; ".join(doubts) or f"the plan's selections do not name {arn}")
+    return tally.conclude("the plan's rules are the declared ones, and it selects the cluster")
 
 
-def _rule(rule: Node, schedule: str, days: int) -> str | None:
-    if rule.is_null("delete_after_days"):
-        return f"rule {rule.text('name')} never deletes, the policy says after {days} days"
+def _rule(rule: Node, vault: str, schedule: str, days: int) -> str | None:
     drift = []
+    if rule.is_null("delete_after_days"):
+        drift.append(f"never deletes, the policy says after {days} days")
+    elif rule.number("delete_after_days") != days:
+        drift.append(f"deletes after {rule.number('delete_after_days')} days, the policy says {days}")
     if rule.text("schedule") != schedule:
         drift.append(f"runs at {rule.text('schedule')}, the policy says {schedule}")
-    if rule.number("delete_after_days") != days:
-        drift.append(f"deletes after {rule.number('delete_after_days')} days, the policy says {days}")
+    if rule.text("vault") != vault:
+        drift.append(f"writes into the vault {rule.text('vault')}, not into {vault}")
     return f"rule {rule.text('name')} {' and '.join(drift)}" if drift else None
+
+
+def _selects(selection: Node, arn: str, doubts: list[str]) -> bool:
+    """Whether a selection certainly takes the cluster. One that names it and may leave it out is a doubt."""
+    if not any(glob(pattern).fullmatch(arn) for pattern in selection.texts("resources")):
+        return False
+    left_out = [pattern for pattern in selection.texts("not_resources") if glob(pattern).fullmatch(arn)]
+    narrowed = selection.texts("narrowed_by")
+    if left_out:
+        doubts.append(f"the selection {selection.text('name')} leaves out {', '.join(left_out)}")
+    if narrowed:
+        doubts.append(
+            f"the selection {selection.text('name')} takes the cluster only by its tags: {', '.join(narrowed)}"
+        )
+    return not (left_out or narrowed)
 
 
 def _lock(read: Reader, expected: Expected) -> Found:
     vault, tally = read.observation("vault"), Tally()
     tally.need(vault.flag("locked"), f"vault {vault.text('name')} is not locked")
+    bounds = {name: None if vault.is_null(name) else vault.number(name) for name in ("min_days", "max_days")}
+    for (name, found), declared in zip(bounds.items(), expected.lock_days, strict=False):
+        tally.need(found == declared, f"{name} of the lock of {vault.text('name')} is {found}, declared is {declared}")
+    low, high = bounds.values()
     for rule in expected.policy.snapshot_rules():
-        if not vault.is_null("min_days"):
-            low = vault.number("min_days")
-            tally.need(rule.delete_after_days >= low, f"rule {rule.name} is below the lock's minimum of {low} days")
-        if not vault.is_null("max_days"):
-            high = vault.number("max_days")
-            tally.need(rule.delete_after_days <= high, f"rule {rule.name} is above the lock's maximum of {high} days")
-    return tally.conclude(f"vault {vault.text('name')} is locked, with room for every rule")
+        days = rule.delete_after_days
+        tally.need(low is None or days >= low, f"rule {rule.name} is below the lock's minimum of {low} days")
+        tally.need(high is None or days <= high, f"rule {rule.name} is above the lock's maximum of {high} days")
+    return tally.conclude(f"vault {vault.text('name')} is locked as declared, with room for every rule")
 
 
 def _lifecycle(read: Reader, expected: Expected) -> Found:
-    rules = [rule for rule in read.observation("bucket-lifecycle").each() if _expires(rule)]
     wanted = {rule.prefix: rule for rule in expected.policy.lifecycle_rules()}
-    tally = Tally()
+    kept: set[str] = set()
+
+    def look(rule: Node) -> str | None:
+        """Every enabled rule that does something to objects is the policy's own, or keeps away from its prefixes."""
+        does = _does(rule)
+        if rule.text("status") != "Enabled" or not does:
+            return None
+        prefix, narrowed = rule.words("prefix"), rule.texts("narrowed_by")
+        if prefix in wanted and not narrowed:
+            kept.add(prefix)
+            return _lifecycle_rule(rule, wanted[prefix])
+        if reached := [own for own in wanted if own.startswith(prefix) or prefix.startswith(own)]:
+            among = f" ({', '.join(narrowed)})" if narrowed else ""
+            return f"another rule, for {prefix or 'everything'!r}{among}, {' and '.join(does)} of {', '.join(reached)}"
+        return None
+
+    tally = Tally().look(read.observation("bucket-lifecycle").each(), look)
     for prefix, rule in wanted.items():
-        found = [r for r in rules if r.words("prefix") == prefix]
-        if not found:
-            tally.need(False, f"no rule expires {prefix}, the policy says after {rule.expire_days} days")
-        tally.look(found, lambda r, w=rule: _lifecycle_rule(r, w))  # type: ignore[misc]
-    # A rule of the caller's own for another prefix is theirs; one that reaches into ours shortens what is kept.
-    for other in {r.words("prefix") for r in rules} - wanted.keys():
-        reached = [prefix for prefix in wanted if prefix.startswith(other) or other.startswith(prefix)]
-        tally.need(not reached, f"another rule, for {other or 'everything'!r}, expires objects of {', '.join(reached)}")
-    return tally.conclude("S3 expires each prefix when the policy says")
+        tally.need(prefix in kept, f"no rule expires {prefix}, the policy says after {rule.expire_days} days")
+    return tally.conclude("S3 expires each prefix when the policy says, and no other rule reaches them")
 
 
-def _expires(rule: Node) -> bool:
-    return rule.text("status") == "Enabled" and not rule.is_null("expire_days")
+def _does(rule: Node) -> list[str]:
+    """What a rule does to objects, in words; [] for one that only aborts uploads or removes delete markers."""
+    days, date = rule.is_null("expire_days"), rule.is_null("expire_date")
+    versions = rule.is_null("noncurrent_days")
+    return [
+        *([] if days else [f"expires objects after {rule.number('expire_days')} days"]),
+        *([] if date else [f"expires objects on {rule.text('expire_date')}"]),
+        *([] if versions else [f"removes old versions after {rule.number('noncurrent_days')} days"]),
+        *(f"moves objects to {move.text('storage_class')}" for move in rule.each("transitions")),
+        *(f"moves old versions to {move.text('storage_class')}" for move in rule.each("noncurrent_transitions")),
+    ]
 
 
 def _lifecycle_rule(rule: Node, wanted: LifecycleRule) -> str | None:
     drift = []
-    days = rule.number("expire_days")
-    if days != wanted.expire_days:
-        drift.append(f"expires after {days} days, the policy says {wanted.expire_days}")
+    if not rule.is_null("expire_date"):
+        drift.append(f"expires on {rule.text('expire_date')}, the policy says after {wanted.expire_days} days")
+    elif rule.is_null("expire_days"):
+        drift.append(f"never expires, the policy says after {wanted.expire_days} days")
+    elif rule.number("expire_days") != wanted.expire_days:
+        drift.append(f"expires after {rule.number('expire_days')} days, the policy says {wanted.expire_days}")
     noncurrent = None if rule.is_null("noncurrent_days") else rule.number("noncurrent_days")
     if noncurrent != wanted.noncurrent_days:
         drift.append(f"removes old versions after {noncurrent} days, the policy says {wanted.noncurrent_days}")
-    moves = [(t.number("days"), t.text("storage_class")) for t in rule.each("transitions")]
-    if sorted(moves) != sorted((t.days, t.storage_class.value) for t in wanted.transitions):
+    moves = [
+        (t.number("days") if t.is_null("date") else f"on {t.text('date')}", t.text("storage_class"))
+        for t in rule.each("transitions")
+    ]
+    if sorted(moves, key=str) != sorted(((t.days, t.storage_class.value) for t in wanted.transitions), key=str):
         drift.append(f"moves to colder storage as {moves}, not as the policy says")
+    if old := [move.text("storage_class") for move in rule.each("noncurrent_transitions")]:
+        drift.append(f"moves old versions to {', '.join(old)}, the policy leaves them where they are")
     return f"{wanted.prefix} {' and '.join(drift)}" if drift else None
 
 
@@ -179,7 +228,7 @@ RETENTION = (
     ),
     CheckSpec(
         id="retention.plan",
-        title="The backup plan's rules are the policy's, and it selects the cluster",
+        title="The backup plan's rules are the declared ones, and it selects the cluster",
         level=Level.DECLARED,
         remedy="Deploy the stack again: the plan was changed outside it.",
         run=_plan,
@@ -187,7 +236,7 @@ RETENTION = (
     ),
     CheckSpec(
         id="retention.vault-lock",
-        title="The vault is locked, with room for every rule",
+        title="The vault is locked as declared, with room for every rule",
         level=Level.DECLARED,
         remedy="Deploy the stack again; a governance lock was removed, or the policy changed beyond the lock's bounds.",
         run=_lock,
@@ -195,7 +244,7 @@ RETENTION = (
     ),
     CheckSpec(
         id="retention.lifecycle",
-        title="S3 expires each prefix when the policy says",
+        title="S3 expires each prefix when the policy says, and no other rule reaches them",
         level=Level.DECLARED,
         remedy="Deploy the stack again, today: S3 expires objects at the next midnight UTC. Sets that are gone are in "
         "old versions for the noncurrent days.",

@@ -65,7 +65,9 @@ class Expected:
     lineage: resource ids of the cluster, the present one first. key_arn: the customer key of the backups. vault and
     plan_id: of AWS Backup; None where the policy takes no snapshots. log_groups: beginnings of the names of this
     package's log groups. workflows: state machine ARN by name. databases: those that must have sets; () when they are
-    discovered. copy_vaults: other vaults that hold copies. friends: account numbers that may see snapshots and objects.
+    discovered. rules: names of the plan's rules beside the policy's. lock_days: the least and the most days of the
+    vault's lock as declared; () when the deployment does not say. copy_vaults: other vaults that hold copies.
+    friends: account numbers, and ids of organisations, that may see snapshots and objects.
     deleters: roles of this package that delete what has expired. break_glass: the only principals that the policies of
     the key and the vault may spare from their denials; () when the deployment does not say. vault_locked,
     vault_denies_deletion, deletion_protection: whether the deployment asks for each. snapshot_quota: the Region's, of
@@ -84,7 +86,9 @@ class Expected:
     log_groups: tuple[str, ...] = ()
     workflows: Mapping[str, str] = field(default_factory=dict)
     databases: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     vault_locked: bool = False
+    lock_days: tuple[int, ...] = ()
     vault_denies_deletion: bool = False
     deletion_protection: bool = True
     copy_vaults: tuple[str, ...] = ()
@@ -92,6 +96,11 @@ class Expected:
     deleters: tuple[str, ...] = ()
     break_glass: tuple[str, ...] = ()
     snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
+
+    @property
+    def bucket_arn(self) -> str:
+        """The bucket's ARN, in the key's partition."""
+        return f"arn:{self.key_arn.split(':')[1]}:s3:::{self.bucket}"
 
     @property
     def targets(self) -> tuple[Target, ...]:

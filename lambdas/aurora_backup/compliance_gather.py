@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aurora_backup.checks_completion import WINDOW
+from aurora_backup.checks_encryption import MISSING
 from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
 from aurora_backup.compliance_principals import who_may
 from aurora_backup.compliance_report import KIND
@@ -217,20 +218,21 @@ class Gatherer:
     def _in_vault(self, name: str) -> list[dict[str, Any]]:
         pages = self._clients["backup"].get_paginator("list_recovery_points_by_backup_vault")
         points = [p for page in pages.paginate(BackupVaultName=name) for p in page.get("RecoveryPoints", [])]
-        return [p for p in points if p.get("ResourceArn") == self._cluster_arn]
+        return [p for p in points if self._is_our_point(p)]
+
+    def _is_our_point(self, point: Mapping[str, Any]) -> bool:
+        """RDS knows which cluster a snapshot is of; a name, and so an ARN, is reused, and changes with a recovery."""
+        snapshot = next((s for s in self._awsbackup if s["DBClusterSnapshotArn"] == point["RecoveryPointArn"]), None)
+        return point.get("ResourceArn") == self._cluster_arn if snapshot is None else self._is_ours(snapshot)
 
     def _recovery_points(self) -> list[dict[str, Any]]:
         if not self._cluster_arn:
             raise LookupError("the cluster was not described")
         listed = self._in_vault(str(self._expected.vault))
-        # A cluster's name, and so its ARN, can be reused: RDS knows which cluster a snapshot is of.
-        others = {s["DBClusterSnapshotArn"] for s in self._awsbackup if not self._is_ours(s)}
         tiers = {p.identifier: p.tier for p in aws_backup_points(listed, self._awsbackup, self._expected.policy)}
         found = []
         for point in listed:
             arn = str(point["RecoveryPointArn"])
-            if arn in others:
-                continue
             self._saw_key(point.get("EncryptionKeyArn"))
             tier = tiers.get(arn)
             found.append(
@@ -262,6 +264,7 @@ class Gatherer:
             "rules": [
                 {
                     "name": rule.get("RuleName"),
+                    "vault": rule.get("TargetBackupVaultName"),
                     "schedule": rule.get("ScheduleExpression"),
                     "delete_after_days": (rule.get("Lifecycle") or {}).get("DeleteAfterDays"),
                 }
@@ -274,7 +277,15 @@ class Gatherer:
         pages = backup.get_paginator("list_backup_selections").paginate(BackupPlanId=plan)
         ids = [s["SelectionId"] for page in pages for s in page.get("BackupSelectionsList", [])]
         chosen = (backup.get_backup_selection(BackupPlanId=plan, SelectionId=one)["BackupSelection"] for one in ids)
-        return [{"resources": selection.get("Resources", [])} for selection in chosen]
+        return [
+            {
+                "name": selection.get("SelectionName"),
+                "resources": selection.get("Resources", []),
+                "not_resources": selection.get("NotResources", []),
+                "narrowed_by": _tag_conditions(selection),
+            }
+            for selection in chosen
+        ]
 
     def _region_settings(self) -> dict[str, Any]:
         found = self._clients["backup"].describe_region_settings()
@@ -312,11 +323,17 @@ class Gatherer:
         return [
             {
                 "status": rule.get("Status"),
-                "prefix": _lifecycle_prefix(rule),
+                **_lifecycle_filter(rule),
                 "expire_days": (rule.get("Expiration") or {}).get("Days"),
+                "expire_date": _iso((rule.get("Expiration") or {}).get("Date")),
                 "noncurrent_days": (rule.get("NoncurrentVersionExpiration") or {}).get("NoncurrentDays"),
                 "transitions": [
-                    {"days": t.get("Days"), "storage_class": t.get("StorageClass")} for t in rule.get("Transitions", [])
+                    {"days": t.get("Days"), "date": _iso(t.get("Date")), "storage_class": t.get("StorageClass")}
+                    for t in rule.get("Transitions", [])
+                ],
+                "noncurrent_transitions": [
+                    {"days": t.get("NoncurrentDays"), "storage_class": t.get("StorageClass")}
+                    for t in rule.get("NoncurrentVersionTransitions", [])
                 ],
             }
             for rule in found["Rules"]
@@ -429,10 +446,15 @@ class Gatherer:
         return item | {"readable": bool(body), "problem": None if body else "it is empty"}
 
     def _recovery_tests(self) -> list[dict[str, Any]]:
-        keys = sorted(self._bucket.keys(_TEST_ROOT), key=lambda key: key.rpartition("/")[2])
-        found = []
-        for key in keys[-_TESTS:]:
+        """The newest of this cluster; in a shared bucket another cluster's test proves nothing of ours."""
+        keys = sorted(self._bucket.keys(_TEST_ROOT), key=lambda key: key.rpartition("/")[2], reverse=True)
+        found: list[dict[str, Any]] = []
+        for key in keys:
+            if len(found) == _TESTS:
+                break
             report = self._bucket.read_json(key)
+            if not self._tested_ours(report):
+                continue
             found.append(
                 {
                     "finished": report["finished"],
@@ -442,7 +464,11 @@ class Gatherer:
                     "rpo_seconds": report["rpo_seconds"],
                 }
             )
-        return found
+        return found[::-1]
+
+    def _tested_ours(self, report: Mapping[str, Any]) -> bool:
+        known = report["source"]["resource_id"]
+        return known in self._expected.lineage or (known is None and report["owner"] == self._expected.owner)
 
     def _previous(self) -> dict[str, Any]:
         """What the last report saw; nothing, when this is the first."""
@@ -486,6 +512,7 @@ class Gatherer:
 
     def _topic(self) -> dict[str, Any]:
         found = self._clients["sns"].get_topic_attributes(TopicArn=self._expected.topic_arn)["Attributes"]
+        self._saw_key(found.get("KmsMasterKeyId"))  # an id, an alias, or the ARN of either
         return {"key": found.get("KmsMasterKeyId")}
 
     def _log_groups(self) -> list[dict[str, Any]]:
@@ -523,18 +550,23 @@ class Gatherer:
             self._keys.add(arn)
 
     def _describe_keys(self) -> list[dict[str, Any]]:
-        found = []
-        for arn in sorted(self._keys):
+        return [self._key(arn) for arn in sorted(self._keys)]
+
+    def _key(self, arn: str) -> dict[str, Any]:
+        """One key by the name that an answer gave it; one that cannot be described hides no other."""
+        from botocore.exceptions import ClientError
+
+        found: dict[str, Any] = {"arn": arn, "manager": None, "state": None, "deletion_date": None, "problem": None}
+        try:
             key = self._clients["kms"].describe_key(KeyId=arn)["KeyMetadata"]
-            found.append(
-                {
-                    "arn": arn,
-                    "manager": key.get("KeyManager"),
-                    "state": key.get("KeyState"),
-                    "deletion_date": _iso(key.get("DeletionDate")),
-                }
-            )
-        return found
+        except ClientError as error:
+            gone = error.response.get("Error", {}).get("Code") == "NotFoundException"
+            return found | ({"state": MISSING} if gone else {"problem": cause(error)})
+        return found | {
+            "manager": key.get("KeyManager"),
+            "state": key.get("KeyState"),
+            "deletion_date": _iso(key.get("DeletionDate")),
+        }
 
     def _rotation(self) -> dict[str, Any]:
         found = self._clients["kms"].get_key_rotation_status(KeyId=self._expected.key_arn)
@@ -554,9 +586,25 @@ def _iso(value: object) -> str | None:
     return value.isoformat() if isinstance(value, datetime) else None
 
 
-def _lifecycle_prefix(rule: Mapping[str, Any]) -> str:
+def _lifecycle_filter(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The prefix, and what else an object must be before the rule is of it."""
     where = rule.get("Filter") or {}
-    return str(where.get("Prefix") or (where.get("And") or {}).get("Prefix") or rule.get("Prefix") or "")
+    every = {**where, **(where.get("And") or {})}
+    tags = [*([every["Tag"]] if "Tag" in every else []), *every.get("Tags", [])]
+    sizes = ("ObjectSizeGreaterThan", "ObjectSizeLessThan")
+    narrowed = [f"{tag.get('Key')}={tag.get('Value')}" for tag in tags]
+    narrowed += [f"{name} {every[name]}" for name in sizes if name in every]
+    return {"prefix": str(every.get("Prefix") or rule.get("Prefix") or ""), "narrowed_by": narrowed}
+
+
+def _tag_conditions(selection: Mapping[str, Any]) -> list[str]:
+    """Conditions on tags, in words: whether they leave out what `Resources` names, only the tags of the day say."""
+    tags = [f"{tag.get('ConditionKey')}={tag.get('ConditionValue')}" for tag in selection.get("ListOfTags", [])]
+    return tags + [
+        f"{operator} {one.get('ConditionKey')} {one.get('ConditionValue')}"
+        for operator, wanted in (selection.get("Conditions") or {}).items()
+        for one in wanted
+    ]
 
 
 def _or_nothing(ask: Callable[[], Any]) -> Any:

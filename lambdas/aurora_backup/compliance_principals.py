@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.access_documents import DocumentError, exceptions_to_denial, statements, texts
+from aurora_backup.access_documents import (
+    DocumentError,
+    covers_resource,
+    exceptions_to_denial,
+    glob,
+    meet,
+    statements,
+    texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,7 +154,7 @@ def _allowed(documents: Sequence[Any], action: str, resource: str) -> May:
         conditional = bool(statement.get("Condition"))
         if statement["Effect"] == "Allow" and _reaches(statement, resource):
             best = max(best, May.SOMETIMES if conditional else May.ALWAYS)
-        if statement["Effect"] == "Deny" and not conditional and _covers(statement, resource):
+        if statement["Effect"] == "Deny" and not conditional and covers_resource(statement, resource):
             return May.NEVER
     return best
 
@@ -154,48 +162,16 @@ def _allowed(documents: Sequence[Any], action: str, resource: str) -> May:
 def _speaks_of(statement: Mapping[str, Any], action: str) -> bool:
     named = "Action" if "Action" in statement else "NotAction"
     patterns = texts(statement.get(named), named)
-    matches = any(_glob(pattern.lower()).fullmatch(action.lower()) for pattern in patterns)
+    matches = any(glob(pattern.lower()).fullmatch(action.lower()) for pattern in patterns)
     return matches if named == "Action" else not matches
 
 
 def _reaches(statement: Mapping[str, Any], resource: str) -> bool:
     """Whether an Allow may be of something that `resource` names."""
     if "NotResource" in statement:
-        return not any(_glob(p).fullmatch(resource) for p in texts(statement["NotResource"], "NotResource"))
+        return not any(glob(p).fullmatch(resource) for p in texts(statement["NotResource"], "NotResource"))
     given = texts(statement.get("Resource"), "Resource")
     return any(meet(re.sub(r"\$\{[^}]*\}", "*", pattern), resource) for pattern in given)
-
-
-def _covers(statement: Mapping[str, Any], resource: str) -> bool:
-    """Whether a Deny is of everything that `resource` names."""
-    if "NotResource" in statement:
-        return not any(meet(pattern, resource) for pattern in texts(statement["NotResource"], "NotResource"))
-    return any(_glob(pattern).fullmatch(resource) for pattern in texts(statement.get("Resource"), "Resource"))
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Matches what a pattern matches, also another pattern all of whose matches it matches."""
-    return re.compile("".join({"*": ".*", "?": r"[^*]"}.get(c, re.escape(c)) for c in pattern), re.DOTALL)
-
-
-def meet(one: str, other: str) -> bool:
-    """Whether two patterns with `*` and `?` can match the same text."""
-    waiting, seen = [(0, 0)], set()
-    while waiting:
-        n, m = waiting.pop()
-        if (n, m) in seen:
-            continue
-        seen.add((n, m))
-        if n == len(one) and m == len(other):
-            return True
-        a, b = one[n : n + 1], other[m : m + 1]
-        if a == "*":
-            waiting += [(n + 1, m), *([(n, m + 1)] if b else [])]
-        if b == "*":
-            waiting += [(n, m + 1), *([(n + 1, m)] if a else [])]
-        if a and b and (a == b or "?" in (a, b)):
-            waiting.append((n + 1, m + 1))
-    return False
 
 
 @dataclass(frozen=True)
@@ -246,8 +222,7 @@ def _spared(target: Target, document: object) -> list[str] | None:
     """Whom the resource policy spares from a denial of every way; None where some way is not denied to everybody."""
     found: set[str] = set()
     for action, resource in target.ways:
-        about = {"Statement": [s for s in statements(document) if _covers({"Resource": "*", **s}, resource)]}
-        spared = exceptions_to_denial(about, (action,))
+        spared = exceptions_to_denial(document, (action,), resource)
         if spared is None:
             return None
         found |= set(spared)
@@ -262,5 +237,5 @@ def _remaining(spared: Sequence[str] | None, able: Mapping[str, str] | None, acc
         if _ROOT.fullmatch(name) or f"::{account}:" not in name or able is None:
             found[name] = "always"
         else:
-            found |= {arn: how for arn, how in able.items() if _glob(name).fullmatch(arn)}
+            found |= {arn: how for arn, how in able.items() if glob(name).fullmatch(arn)}
     return found

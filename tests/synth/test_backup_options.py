@@ -28,7 +28,7 @@ from cdk_aurora_backup.backup_vault import (
     compliance_acknowledgement,
     vault_arn,
 )
-from cdk_aurora_backup.copies import Copy
+from cdk_aurora_backup.copies import Copy, seen_from
 from cdk_aurora_backup.replication import Replica, ReplicateTo, Replication
 from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
@@ -237,3 +237,18 @@ def test_every_option_is_clean_under_all_four_packs(report, option):
 
 def test_control_the_packs_looked(report):
     assert "HIPAA.Security-S3DefaultEncryptionKMS" in str(findings(report, "Deliberate"))
+
+
+def test_the_copies_that_the_report_looks_at_are_those_of_this_account_and_region():
+    stack = cdk.Stack(new_app(), "Copies", env=cdk.Environment(account=ACCOUNT, region=REGION))
+    places = ((ACCOUNT, REGION), (OTHER, REGION), (ACCOUNT, ELSEWHERE))
+    vaults = [vault(stack, account, region, name=f"copies-{account}-{region}") for account, region in places]
+    sentence = air_gapped_acknowledgement("gapped", 7, 3000)
+    gapped = AirGappedVault(
+        stack, "Gapped", name="gapped", min_days=7, max_days=3000, rules={"x": 7}, acknowledgement=sentence
+    )
+    here = f"copies-{ACCOUNT}-{REGION}"
+    assert seen_from(stack, [Copy(to=v) for v in (*vaults, vaults[0], gapped)]) == [here]
+    anywhere = cdk.Stack(new_app(), "Anywhere")
+    assert seen_from(anywhere, [Copy(to=vault(anywhere, ACCOUNT, REGION))]) == []  # nobody can say, at synth
+    assert seen_from(anywhere, [Copy(to=backup.BackupVault(anywhere, "Vault"))])

@@ -71,6 +71,7 @@ def test_the_functions_can_read_what_they_are_told(default):
         assert (found.vault_locked, found.vault_denies_deletion, found.deletion_protection) == (True, True, True)
         assert found.log_groups == ("AuroraBackup-Backup",)
         assert found.vault
+        assert (found.lock_days, found.rules, found.copy_vaults) == ((180, 2192), (), ())
         assert found.plan_id
         assert found.topic_arn
     groups = [k for k, v in default.template["Resources"].items() if v["Type"] == "AWS::Logs::LogGroup"]

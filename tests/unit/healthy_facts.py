@@ -32,6 +32,8 @@ EXPECTED = Expected(
     topic_arn=f"arn:aws:sns:{REGION}:alerts",
     log_groups=("Stack-",),
     workflows={"LogicalBackup": f"arn:aws:states:{REGION}:stateMachine:logical"},
+    rules=("hourly",),
+    lock_days=(7, 3000),
     copy_vaults=("copies",),
     vault_locked=True,
     vault_denies_deletion=True,
@@ -94,6 +96,17 @@ def dump_set(started: datetime, *, newest: bool = False) -> dict:
     }
 
 
+def lifecycle_rule(prefix: str, **does: object) -> dict:
+    """An enabled rule that does nothing but what is given; as it is, housekeeping."""
+    nothing = dict.fromkeys(("expire_days", "expire_date", "noncurrent_days"))
+    moves: dict[str, list] = {"transitions": [], "noncurrent_transitions": []}
+    return {"status": "Enabled", "prefix": prefix, "narrowed_by": [], **nothing, **moves, **does}
+
+
+def plan_rule(name: str, schedule: str, days: int) -> dict:
+    return {"name": name, "vault": "vault", "schedule": schedule, "delete_after_days": days}
+
+
 def policy_document(*statements: dict) -> dict:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
@@ -145,7 +158,7 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
         "cluster-parameters": ("rds:DescribeDBClusterParameters", {"rds.force_ssl": "1"}),
         "keys": (
             "kms:DescribeKey",
-            [{"arn": KEY, "manager": "CUSTOMER", "state": "Enabled", "deletion_date": None}],
+            [{"arn": KEY, "manager": "CUSTOMER", "state": "Enabled", "deletion_date": None, "problem": None}],
         ),
         "key-rotation": ("kms:GetKeyRotationStatus", {"enabled": True}),
         "key-policy": (
@@ -204,12 +217,16 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
             {
                 "created": iso(deployed),
                 "rules": [
-                    {"name": "weekly", "schedule": "cron(0 2 ? * SUN *)", "delete_after_days": 180},
-                    {"name": "monthly", "schedule": "cron(0 1 1 * ? *)", "delete_after_days": 2192},
+                    plan_rule("weekly", "cron(0 2 ? * SUN *)", 180),
+                    plan_rule("hourly", "cron(0 * * * ? *)", 7),
+                    plan_rule("monthly", "cron(0 1 1 * ? *)", 2192),
                 ],
             },
         ),
-        "selections": ("backup:GetBackupSelection", [{"resources": [CLUSTER]}]),
+        "selections": (
+            "backup:GetBackupSelection",
+            [{"name": "Cluster", "resources": [CLUSTER], "not_resources": [], "narrowed_by": []}],
+        ),
         "region-settings": ("backup:DescribeRegionSettings", {"Aurora": True}),
         "backup-jobs": (
             "backup:ListBackupJobs",
@@ -225,12 +242,18 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                 {
                     "status": "Enabled",
                     "prefix": rule.prefix,
+                    "narrowed_by": [],
                     "expire_days": rule.expire_days,
+                    "expire_date": None,
                     "noncurrent_days": rule.noncurrent_days,
-                    "transitions": [{"days": t.days, "storage_class": t.storage_class.value} for t in rule.transitions],
+                    "transitions": [
+                        {"days": t.days, "date": None, "storage_class": t.storage_class.value} for t in rule.transitions
+                    ],
+                    "noncurrent_transitions": [],
                 }
                 for rule in EXPECTED.policy.lifecycle_rules()
-            ],
+            ]
+            + [lifecycle_rule("")],
         ),
         "bucket-versioning": ("s3:GetBucketVersioning", {"status": "Enabled"}),
         "bucket-lock": ("s3:GetBucketObjectLockConfiguration", {"enabled": True}),
@@ -251,7 +274,7 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                         "Effect": "Deny",
                         "Principal": {"AWS": "*"},
                         "Action": "s3:*",
-                        "Resource": ["bucket", "bucket/*"],
+                        "Resource": ["arn:aws:s3:::backups", "arn:aws:s3:::backups/*"],
                         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
                     }
                 )

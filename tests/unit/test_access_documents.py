@@ -8,6 +8,7 @@ from aurora_backup.access_documents import DocumentError, exceptions_to_denial, 
 
 MINE, OTHER = "1" * 12, "2" * 12
 ROLE = f"arn:aws:iam::{MINE}:role/break-glass"
+KEY = f"arn:aws:kms:eu-west-1:{MINE}:key/backup"
 DELETE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
 
 
@@ -31,10 +32,18 @@ BREAK_GLASS = {"ArnNotEquals": {"aws:PrincipalArn": [ROLE]}}
         (deny(Action=["KMS:schedulekeydeletion", "kms:Disable*"]), []),
         (deny(Condition=BREAK_GLASS), [ROLE]),
         (deny(Condition={"StringNotLike": {"aws:principalarn": ROLE}}), [ROLE]),
+        (deny(Resource=[KEY, "arn:x"]), []),
+        (deny(Resource=f"arn:aws:kms:*:{MINE}:key/*"), []),
         # Not certain, so no denial:
         (deny(Action=["kms:ScheduleKeyDeletion"]), None),
         (deny(Principal={"AWS": f"arn:aws:iam::{MINE}:root"}), None),
+        (deny(Resource="arn:aws:kms:eu-west-1:999999999999:key/other"), None),
+        (deny(Resource=f"{KEY}-of-another"), None),
         (deny(Condition={"ArnNotEquals": {"aws:PrincipalArn": "*"}}), None),
+        (deny(Condition={"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:*"}}), None),
+        (deny(Condition={"ArnNotLike": {"aws:PrincipalArn": [ROLE, f"arn:aws:iam::{MINE}:role/*"]}}), None),
+        (deny(Condition={"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{MINE}:role/break-glas?"}}), None),
+        (deny(Condition={"StringNotEquals": {"aws:PrincipalArn": "${aws:PrincipalArn}"}}), None),
         (deny(Condition={"Bool": {"aws:MultiFactorAuthPresent": "false"}}), None),
         (deny(Condition={**BREAK_GLASS, "Bool": {"x": "y"}}), None),
         (deny(Condition={"ArnNotEquals": {"aws:PrincipalArn": ROLE, "aws:SourceIp": "x"}}), None),
@@ -43,13 +52,13 @@ BREAK_GLASS = {"ArnNotEquals": {"aws:PrincipalArn": [ROLE]}}
     ],
 )
 def test_a_denial_counts_only_when_it_certainly_holds_for_everybody_else(statement, spared):
-    assert exceptions_to_denial(of(statement), DELETE) == spared
+    assert exceptions_to_denial(of(statement), DELETE, KEY) == spared
 
 
 def test_two_statements_spare_only_whom_both_spare():
     other = {"ArnNotEquals": {"aws:PrincipalArn": [ROLE, "arn:x"]}}
-    assert exceptions_to_denial(of(deny(Condition=BREAK_GLASS), deny(Condition=other)), DELETE) == [ROLE]
-    assert exceptions_to_denial(None, DELETE) is None
+    assert exceptions_to_denial(of(deny(Condition=BREAK_GLASS), deny(Condition=other)), DELETE, KEY) == [ROLE]
+    assert exceptions_to_denial(None, DELETE, KEY) is None
 
 
 def allow(principal, **condition):
@@ -63,7 +72,10 @@ def allow(principal, **condition):
         (allow({"AWS": "*"}, Bool={"aws:SecureTransport": "true"}), ["*"]),
         (allow({"AWS": "*"}, StringEquals={"aws:SourceAccount": MINE}), []),
         (allow({"AWS": "*"}, StringEquals={"aws:SourceAccount": OTHER}), ["*"]),
-        (allow({"AWS": "*"}, StringEquals={"aws:PrincipalOrgID": "o-1"}), []),
+        (allow({"AWS": "*"}, StringEquals={"aws:PrincipalOrgID": "o-ours"}), []),
+        (allow({"AWS": "*"}, StringEquals={"aws:PrincipalOrgID": ["o-ours", "o-theirs"]}), ["*"]),
+        (allow({"AWS": "*"}, StringLike={"aws:PrincipalOrgID": "o-*"}), ["*"]),
+        (allow({"AWS": "*"}, StringLike={"aws:PrincipalOrgID": "*"}), ["*"]),
         (allow({"AWS": MINE}), []),
         (allow({"AWS": f"arn:aws:iam::{MINE}:root"}), []),
         (allow({"AWS": [OTHER, f"arn:aws:iam::{OTHER}:role/x"]}), [OTHER, f"arn:aws:iam::{OTHER}:role/x"]),
@@ -73,7 +85,7 @@ def allow(principal, **condition):
     ],
 )
 def test_whoever_is_let_in_from_outside_is_named(statement, outside):
-    assert lets_in(of(statement), MINE) == outside
+    assert lets_in(of(statement), MINE, ["o-ours"]) == outside
 
 
 def test_friends_are_let_in():
@@ -81,6 +93,8 @@ def test_friends_are_let_in():
     assert lets_in(None, MINE) == []
 
 
+BUCKET = "arn:aws:s3:::backups"
+WHOLE = [BUCKET, f"{BUCKET}/*"]
 TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
 
@@ -88,6 +102,10 @@ TLS = {"Bool": {"aws:SecureTransport": "false"}}
     ("statement", "refused"),
     [
         (deny(Action="s3:*", Condition=TLS), True),
+        (deny(Action="s3:*", Condition=TLS, Resource=WHOLE), True),
+        (deny(Action="s3:*", Condition=TLS, Resource=f"{BUCKET}/*"), False),
+        (deny(Action="s3:*", Condition=TLS, Resource=[BUCKET, f"{BUCKET}/public/*"]), False),
+        (deny(Action="s3:*", Condition=TLS, Resource="arn:aws:s3:::other/*"), False),
         (deny(Action="s3:GetObject", Condition=TLS), False),
         (deny(Action="s3:*"), False),
         (deny(Action="s3:*", Principal={"AWS": MINE}, Condition=TLS), False),
@@ -95,7 +113,7 @@ TLS = {"Bool": {"aws:SecureTransport": "false"}}
     ],
 )
 def test_plain_http_is_refused_only_when_it_is_denied_to_everybody(statement, refused):
-    assert refuses_plain_http(of(statement)) is refused
+    assert refuses_plain_http(of(statement), BUCKET) is refused
 
 
 @pytest.mark.parametrize(
@@ -113,4 +131,4 @@ def test_plain_http_is_refused_only_when_it_is_denied_to_everybody(statement, re
 )
 def test_a_malformed_document_is_an_error_and_never_an_answer(document):
     with pytest.raises(DocumentError):
-        exceptions_to_denial(document, DELETE)
+        exceptions_to_denial(document, DELETE, KEY)

@@ -61,7 +61,8 @@ def gatherer(clients=None, bucket=None, expected=EXPECTED):
 def test_where_every_call_is_refused_every_observation_says_so_and_nothing_passes():
     facts = gatherer().gather()
     failed = {name for name, o in facts["observations"].items() if not o["ok"]}
-    assert set(facts["observations"]) - failed == {"legal-holds"}
+    assert set(facts["observations"]) - failed == {"legal-holds", "keys"}
+    assert all("AccessDenied" in key["problem"] for key in facts["observations"]["keys"]["value"])
     assert all("value" not in facts["observations"][name] for name in failed)
     assert all(facts["observations"][name]["error"] for name in failed)
     assessment = assess(facts, EXPECTED, NOW, checks=CHECKS)
@@ -167,11 +168,148 @@ def test_a_bucket_s_settings_are_observed_as_they_are(aws):
         {
             "status": "Enabled",
             "prefix": "logical-backups/",
+            "narrowed_by": [],
             "expire_days": 90,
+            "expire_date": None,
             "noncurrent_days": 30,
-            "transitions": [{"days": 30, "storage_class": "GLACIER"}],
+            "transitions": [{"days": 30, "date": None, "storage_class": "GLACIER"}],
+            "noncurrent_transitions": [],
         }
     ]
+
+
+class Answers:
+    """A service that knows one answer for each operation, and lists in one page."""
+
+    def __init__(self, **answers):
+        self._answers = answers
+
+    def __getattr__(self, name):
+        answer = self._answers.get(name, refusal())
+
+        def call(**_):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+    def get_paginator(self, name):
+        class Pages:
+            paginate = staticmethod(lambda **_: [getattr(self, name)()])
+
+        return Pages
+
+
+def test_a_lifecycle_rule_s_date_tags_sizes_and_old_versions_are_observed():
+    date = datetime(2026, 12, 1, tzinfo=UTC)
+    conditions = {"Prefix": "logical-backups/", "Tags": [{"Key": "stage", "Value": "test"}], "ObjectSizeLessThan": 9}
+    rules = [
+        {"Status": "Enabled", "Filter": {"And": conditions}, "Expiration": {"Date": date}},
+        {"Status": "Enabled", "Filter": {"Tag": {"Key": "a", "Value": "b"}}}
+        | {"NoncurrentVersionTransitions": [{"NoncurrentDays": 1, "StorageClass": "GLACIER"}]}
+        | {"Transitions": [{"Date": date, "StorageClass": "DEEP_ARCHIVE"}]},
+    ]
+    s3 = Answers(get_bucket_lifecycle_configuration={"Rules": rules})
+    first, second = gatherer(bucket=Bucket(s3, BUCKET)).gather()["observations"]["bucket-lifecycle"]["value"]
+    assert (first["prefix"], first["narrowed_by"]) == ("logical-backups/", ["stage=test", "ObjectSizeLessThan 9"])
+    assert (first["expire_days"], first["expire_date"]) == (None, date.isoformat())
+    assert (second["prefix"], second["narrowed_by"]) == ("", ["a=b"])
+    assert second["transitions"] == [{"days": None, "date": date.isoformat(), "storage_class": "DEEP_ARCHIVE"}]
+    assert second["noncurrent_transitions"] == [{"days": 1, "storage_class": "GLACIER"}]
+
+
+def test_what_a_selection_leaves_out_is_observed():
+    condition = {"StringEquals": [{"ConditionKey": "aws:ResourceTag/a", "ConditionValue": "b"}]}
+    selection = {
+        "SelectionName": "Cluster",
+        "Resources": ["arn"],
+        "NotResources": ["other"],
+        "ListOfTags": [{"ConditionType": "STRINGEQUALS", "ConditionKey": "c", "ConditionValue": "d"}],
+        "Conditions": condition,
+    }
+    backup = Answers(
+        list_backup_selections={"BackupSelectionsList": [{"SelectionId": "1"}]},
+        get_backup_selection={"BackupSelection": selection},
+    )
+    assert gatherer({"backup": backup}).gather()["observations"]["selections"]["value"] == [
+        {
+            "name": "Cluster",
+            "resources": ["arn"],
+            "not_resources": ["other"],
+            "narrowed_by": ["c=d", "StringEquals aws:ResourceTag/a b"],
+        }
+    ]
+
+
+class Keys(Answers):
+    """KMS that knows some keys by name."""
+
+    def __init__(self, **states):
+        self._states = states
+
+    def describe_key(self, KeyId):  # noqa: N803
+        state = self._states[KeyId.replace("/", "_").rpartition(":")[2]]
+        if isinstance(state, Exception):
+            raise state
+        return {"KeyMetadata": {"Arn": "arn:x", "KeyManager": "AWS", "KeyState": state}}
+
+
+def test_each_key_is_described_by_the_name_that_it_was_given_and_one_refusal_hides_no_other():
+    topic = "arn:aws:kms:eu-west-1:111122223333:alias/sns"
+    sns = Answers(get_topic_attributes={"Attributes": {"KmsMasterKeyId": topic}})
+    for error, state in ((refusal("NotFoundException", 400), "missing"), (refusal(), None)):
+        kms = Keys(key_backup=error, alias_sns="Enabled")
+        keys = gatherer({"sns": sns, "kms": kms}).gather()["observations"]["keys"]["value"]
+        found = {key["arn"]: (key["manager"], key["state"], key["problem"] is None) for key in keys}
+        assert found == {topic: ("AWS", "Enabled", True), EXPECTED.key_arn: (None, state, state is not None)}
+
+
+class Clusters(Answers):
+    """RDS with the cluster, and with AWS Backup's snapshots of some clusters."""
+
+    def __init__(self, arn, snapshots):
+        cluster = {"DBClusterArn": arn, "DBClusterIdentifier": "clinic", "KmsKeyId": EXPECTED.key_arn}
+        super().__init__(describe_db_clusters={"DBClusters": [cluster]})
+        self._snapshots = snapshots
+
+    def describe_db_cluster_snapshots(self, SnapshotType, **_):  # noqa: N803
+        return {"DBClusterSnapshots": self._snapshots if SnapshotType == "awsbackup" else []}
+
+
+def test_points_are_the_cluster_s_by_resource_id_also_after_a_recovery_under_another_name_and_so_are_copies():
+    cluster = f"arn:aws:rds:{REGION}:111122223333:cluster:clinic"
+
+    def snapshot(name, resource_id):
+        arn = f"arn:aws:rds:{REGION}:111122223333:cluster-snapshot:awsbackup:{name}"
+        return {"DBClusterSnapshotArn": arn, "DBClusterSnapshotIdentifier": name, "DbClusterResourceId": resource_id}
+
+    snapshots = [snapshot("before", EXPECTED.lineage[0]), snapshot("reused", "cluster-OTHER")]
+    points = [
+        {"RecoveryPointArn": s["DBClusterSnapshotArn"], "ResourceArn": arn, "EncryptionKeyArn": "arn:k"}
+        for s, arn in zip(snapshots, (cluster + "-before", cluster), strict=True)
+    ]
+    points.append({"RecoveryPointArn": "arn:not-in-rds", "ResourceArn": cluster, "IsEncrypted": True})
+    backup = Answers(list_recovery_points_by_backup_vault={"RecoveryPoints": points})
+    found = gatherer({"rds": Clusters(cluster, snapshots), "backup": backup}).gather()["observations"]
+    for name in ("recovery-points", "copies"):
+        assert [p["arn"] for p in found[name]["value"]] == [snapshots[0]["DBClusterSnapshotArn"], "arn:not-in-rds"]
+    assert "arn:k" in {key["arn"] for key in found["keys"]["value"]}
+
+
+def test_another_cluster_s_recovery_test_proves_nothing_of_ours(aws):
+    bucket = bucket_of(aws)
+    report = {"finished": NOW.isoformat(), "outcome": "RESTORED", "recovery_point": {"tier": "weekly"}}
+    report |= {"rto_seconds": 1, "rpo_seconds": 1, "owner": "Other", "source": {"resource_id": "cluster-OTHER"}}
+    bucket.write(f"{ROOT}recovery-tests/weekly/1_test.json", json.dumps(report), once=True)
+
+    def tests():
+        return gatherer(bucket=bucket).gather()["observations"]["recovery-tests"]["value"]
+
+    assert tests() == []
+    ours = report | {"source": {"resource_id": EXPECTED.lineage[0]}, "outcome": "DAMAGED"}
+    bucket.write(f"{ROOT}recovery-tests/weekly/0_test.json", json.dumps(ours), once=True)
+    assert [t["outcome"] for t in tests()] == ["DAMAGED"]
 
 
 def test_a_set_with_an_altered_manifest_is_seen_and_its_archives_cannot_be_judged(aws):

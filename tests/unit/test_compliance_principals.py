@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_backup.access_documents import DocumentError
-from aurora_backup.compliance_principals import answers, meet, targets, who_may
+from aurora_backup.access_documents import DocumentError, meet
+from aurora_backup.compliance_principals import answers, targets, who_may
 
 ACCOUNT, REGION, BUCKET = "1" * 12, "eu-west-1", "backups"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/k"
