@@ -720,8 +720,9 @@ def test_where_the_register_and_a_store_disagree_is_found():
         ("hold-drift", loose.identifier, "Doe, Roe holds it, and its store would let it go"),
         ("hold-drift", "arn:gone", "Doe holds it, and it is gone"),
     }
-    (strange,) = drifted([tagged, theirs, one], {}, (), lineage=LINEAGE)
-    assert (strange.subject, strange.message) == (
+    (strange,) = drifted([tagged, theirs, one, aws_backup(1, held=True)], {}, (), lineage=LINEAGE)
+    assert (strange.rule, strange.subject, strange.message) == (
+        "hold-drift",
         tagged.identifier,
         "its tag holds it, and no matter in the register does",
     )
