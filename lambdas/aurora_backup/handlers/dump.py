@@ -48,13 +48,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         if reason:
             raise HandOver(reason)
 
+    engine = {"name": "lambda" if context is not None else "codebuild", "cpus": available_cpus()}
+
     def make(instance: dict[str, Any]) -> Outcome:
         request = Request(
             key=database["set"],
             owner=settings.owner,
             execution=event["execution"],
             started=started,
-            source={"cluster": event["cluster"], "instance": instance},
+            source={"cluster": event["cluster"], "instance": instance, "engine": engine},
             expires=expiry(settings, database["set"], started),
             check=check,
         )
