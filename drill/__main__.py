@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
             pass  # the journal has said which and why
         except KeyboardInterrupt:
             print("\n  interrupted: stopping what was started")
+        except Exception as error:  # noqa: BLE001  whatever it was, the summary follows
+            traceback.print_exc()
+            print(f"\n  {type(error).__name__}: {error}")
         finally:
-            with journal.step("cleanup", "Stop everything that was started") as step:
+            with suppress(Exception), journal.step("cleanup", "Stop everything that was started") as step:
                 aws.stop()
                 step.detail["headline"] = "local AWS, databases and functions stopped"
         if not failed:

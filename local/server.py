@@ -125,6 +125,8 @@ class LocalAws:
         if self._process:
             self._process.stop()
             self._process = None
+            if not (self.root / ABOUT).exists():  # it died, or was ended, before it had begun
+                return
             home = Path(self._about()["home"])
             if not home.is_relative_to(self.root):  # the emulator removes it too, unless it was killed
                 shutil.rmtree(home, ignore_errors=True)

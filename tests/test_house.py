@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -36,6 +38,18 @@ def imported(module: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.partition(".")[0])
     return found
+
+
+def test_what_the_packages_import_is_declared_or_required_by_what_is():
+    def named(requirements: list[str]) -> set[str]:
+        return {re.match(r"[A-Za-z0-9_.-]+", line)[0] for line in requirements}
+
+    declared = named(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    there = declared.union(*(named(importlib.metadata.requires(name) or []) for name in declared))
+    ours = {"aurora_backup", "cdk_aurora_backup", *sys.stdlib_module_names}
+    found = {name for root in (SYNTH, RUNTIME) for path in root.rglob("*.py") for name in imported(tree(path))} - ours
+    brought_by = importlib.metadata.packages_distributions()
+    assert [name for name in sorted(found) if there.isdisjoint(brought_by.get(name, []))] == []
 
 
 def tracked() -> list[Path]:

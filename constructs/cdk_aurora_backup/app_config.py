@@ -12,24 +12,12 @@ from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, PolicyError, RetentionPo
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    _Reader = Callable[[str, Any], Any]
+
 PREFIX = "backup:"
 _ENVIRONMENTS = "environments"
-_CLUSTER_KEYS = {
-    "identifier": True,
-    "resource_id": True,
-    "security_group_ids": True,
-    "endpoint": False,
-    "port": False,
-    "engine_version": False,
-    "secret_arn": False,
-    "key_arn": False,
-}
-_VPC_KEYS = {"vpc_id": True, "availability_zones": True, "isolated_subnet_ids": True, "isolated_route_table_ids": False}
-_LOCK_KEYS = {"mode": True, "min_days": False, "max_days": False, "cooling_off_days": False, "acknowledgement": False}
-_COPY_KEYS = {"vault_arn": True, "rules": False, "keep_days": False, "bounds": False}
-_CAPACITY_KEYS = {"min": True, "max": True}
 _MOST_CAPACITY = 256
-_REPLICA_KEYS = {"bucket_name": True, "account": True, "region": True, "key_alias": True, "prefixes": False}
+_MOST_DAYS = 36_500
 
 
 class ConfigError(ValueError):
@@ -58,6 +46,7 @@ class AppConfig:
     key_arn: str | None = None
     break_glass_role_arns: tuple[str, ...] = ()
     architecture: str = "arm64"
+    root_certificates: str | None = None
     snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA
     reserved_concurrency: int | None = 2
     permissions_boundary: str | None = None
@@ -183,39 +172,54 @@ def _flag(key: str, value: Any) -> bool:
 
 
 def _concurrency(key: str, value: Any) -> int | None:
-    return None if value in {"none", "account"} else _whole(1, 1000)(key, value)
+    return None if value in ("none", "account") else _whole(1, 1000)(key, value)
 
 
-def _object(keys: Mapping[str, bool]) -> Callable[[str, Any], Mapping[str, Any]]:
+def _object(needed: Mapping[str, _Reader], optional: Mapping[str, _Reader] | None = None) -> _Reader:
+    readers = {**needed, **(optional or {})}
+
     def read(key: str, value: Any) -> Mapping[str, Any]:
         found = _as_json(key, value)
         if not isinstance(found, dict):
             raise _wrong(key, "an object", value)
-        if unknown := sorted(set(found) - set(keys)):
-            raise ConfigError(f"{PREFIX}{key}.{unknown[0]} is not a setting; there are {', '.join(sorted(keys))}")
-        if missing := [name for name, needed in keys.items() if needed and not found.get(name)]:
-            raise ConfigError(
-                f"{PREFIX}{key}.{missing[0]} is missing; {', '.join(n for n in keys if keys[n])} are needed"
-            )
+        if unknown := sorted(set(found) - set(readers)):
+            raise ConfigError(f"{PREFIX}{key}.{unknown[0]} is not a setting; there are {', '.join(sorted(readers))}")
+        given = {name: item for name, item in found.items() if item not in (None, "", [])}
+        if missing := [name for name in needed if name not in given]:
+            raise ConfigError(f"{PREFIX}{key}.{missing[0]} is missing; {', '.join(needed)} are needed")
+        return {name: readers[name](f"{key}.{name}", item) for name, item in given.items()}
+
+    return read
+
+
+def _objects(
+    needed: Mapping[str, _Reader], optional: Mapping[str, _Reader]
+) -> Callable[[str, Any], tuple[Mapping[str, Any], ...]]:
+    def read(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+        found = _as_json(key, value)
+        if not isinstance(found, list):
+            raise _wrong(key, "a list of objects", value)
+        return tuple(_object(needed, optional)(f"{key}[{n}]", item) for n, item in enumerate(found))
+
+    return read
+
+
+def _texts(pattern: str, rule: str) -> Callable[[str, Any], list[str]]:
+    def read(key: str, value: Any) -> list[str]:
+        found = list(_list(key, value))
+        if not all(re.fullmatch(pattern, item) for item in found):
+            raise _wrong(key, rule, value)
         return found
 
     return read
 
 
-def _objects(keys: Mapping[str, bool]) -> Callable[[str, Any], tuple[Mapping[str, Any], ...]]:
-    def read(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
-        found = _as_json(key, value)
-        if not isinstance(found, list):
-            raise _wrong(key, "a list of objects", value)
-        return tuple(_object(keys)(f"{key}[{n}]", item) for n, item in enumerate(found))
-
-    return read
-
-
 def _lock(key: str, value: Any) -> Mapping[str, Any]:
-    found = _object(_LOCK_KEYS)(key, value)
-    if found["mode"] not in {"governance", "compliance", "none"}:
-        raise _wrong(f"{key}.mode", "governance, compliance or none", found["mode"])
+    days = _whole(1, _MOST_DAYS)
+    found: Mapping[str, Any] = _object(
+        {"mode": _text("governance|compliance|none", "governance, compliance or none")},
+        {"min_days": days, "max_days": days, "cooling_off_days": days, "acknowledgement": _ANY_TEXT},
+    )(key, value)
     compliance = {"cooling_off_days", "acknowledgement"}
     if (found["mode"] == "compliance") != (compliance <= set(found)) or (
         found["mode"] != "compliance" and compliance & set(found)
@@ -224,14 +228,27 @@ def _lock(key: str, value: Any) -> Mapping[str, Any]:
     return found
 
 
+def _units(lowest: float) -> Callable[[str, Any], float]:
+    def read(key: str, value: Any) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not lowest <= value <= _MOST_CAPACITY:
+            raise _wrong(key, f"Aurora capacity units, within {lowest}-{_MOST_CAPACITY}", value)
+        return float(value) if value % 1 else int(value)
+
+    return read
+
+
 def _capacity(key: str, value: Any) -> Mapping[str, float]:
-    found = _object(_CAPACITY_KEYS)(key, value)
-    for name, number in found.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not (0 < number <= _MOST_CAPACITY):
-            raise _wrong(f"{key}.{name}", f"Aurora capacity units, more than 0 and at most {_MOST_CAPACITY}", number)
+    found: Mapping[str, float] = _object({"min": _units(0), "max": _units(1)})(key, value)
     if found["min"] > found["max"]:
         raise _wrong(key, "a min that is not above its max", value)
     return found
+
+
+def _bounds(key: str, value: Any) -> list[int]:
+    if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004  the least and the most
+        raise _wrong(key, "a list of the least and the most days", value)
+    return [_whole(1, _MOST_DAYS)(key, days) for days in value]
 
 
 def _resource_ids(key: str, value: Any) -> tuple[str, ...]:
@@ -256,13 +273,38 @@ def _tags(key: str, value: Any) -> Mapping[str, str]:
 
 
 _ARN = r"arn:aws[a-z-]*:"
-_READERS: dict[str, Callable[[str, Any], Any]] = {
+_IN_ACCOUNT = r"[a-z0-9-]+:\d{12}:"
+_ANY_TEXT = _text(r"(?s).+", "text")
+_ACCOUNT = _text(r"\d{12}", "twelve digits")
+_REGION = _text(r"[a-z]{2,5}(-[a-z]+)+-\d", "a Region's name")
+_KEY = _text(_ARN + r"kms:.+", "the ARN of a KMS key")
+_SOME_TEXTS = _texts(".+", "a list of text")
+_READERS: dict[str, _Reader] = {
     "stack-name": _text(r"[A-Za-z][A-Za-z0-9-]{0,127}", "letters, digits and hyphens, a letter first"),
-    "account": _text(r"\d{12}", "twelve digits"),
-    "region": _text(r"[a-z]{2}(-[a-z]+)+-\d", "a Region's name"),
+    "account": _ACCOUNT,
+    "region": _REGION,
     "profile": _text(r"production|dev", "production or dev"),
-    "imported-cluster": _object(_CLUSTER_KEYS),
-    "imported-vpc": _object(_VPC_KEYS),
+    "imported-cluster": _object(
+        {
+            "identifier": _ANY_TEXT,
+            "resource_id": _ANY_TEXT,
+            "security_group_ids": _texts("sg-.+", "a list of ids of security groups, sg-..."),
+        },
+        {
+            "endpoint": _ANY_TEXT,
+            "port": _whole(1, 65_535),
+            "engine_version": _ANY_TEXT,
+            "secret_arn": _text(
+                _ARN + "secretsmanager:" + _IN_ACCOUNT + "secret:.+-[A-Za-z0-9]{6}",
+                "the whole ARN of a secret, with its last six characters",
+            ),
+            "key_arn": _KEY,
+        },
+    ),
+    "imported-vpc": _object(
+        {"vpc_id": _ANY_TEXT, "availability_zones": _SOME_TEXTS, "isolated_subnet_ids": _SOME_TEXTS},
+        {"isolated_route_table_ids": _SOME_TEXTS},
+    ),
     "create-endpoints": _flag,
     "database-name": _text(r"[A-Za-z][A-Za-z0-9_]{0,62}", "letters, digits and underscores, a letter first"),
     "engine-version": _text(r"\d+\.\d+", "a version of Aurora PostgreSQL, for example 17.9"),
@@ -272,16 +314,23 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "content-digest": _flag,
     "policy": _mapping,
     "alert-emails": _list,
-    "key-arn": _text(_ARN + r"kms:.+", "the ARN of a KMS key"),
+    "key-arn": _KEY,
     "break-glass-role-arns": _roles,
     "architecture": _text(r"arm64|x86_64", "arm64 or x86_64"),
+    "root-certificates": _ANY_TEXT,
     "snapshot-quota": _whole(1, 100_000),
     "reserved-concurrency": _concurrency,
     "permissions-boundary": _text(r"[\w+=,.@/-]+", "the name of a managed policy"),
     "vault-name": _text(r"[a-zA-Z0-9_-]{2,50}", "2-50 letters, digits, hyphens and underscores"),
     "vault-lock": _lock,
-    "copy-to": _objects(_COPY_KEYS),
-    "replicate-to": _objects(_REPLICA_KEYS),
+    "copy-to": _objects(
+        {"vault_arn": _text(_ARN + "backup:" + _IN_ACCOUNT + "backup-vault:.+", "the ARN of a backup vault")},
+        {"rules": _SOME_TEXTS, "keep_days": _whole(1, _MOST_DAYS), "bounds": _bounds},
+    ),
+    "replicate-to": _objects(
+        {"bucket_name": _ANY_TEXT, "account": _ACCOUNT, "region": _REGION, "key_alias": _ANY_TEXT},
+        {"prefixes": _SOME_TEXTS},
+    ),
     "audit": _flag,
     "restore-testing": _flag,
     "heartbeat": _flag,

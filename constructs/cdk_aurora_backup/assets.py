@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from aws_cdk import aws_lambda as lambda_
 
+from aurora_backup.settings import OWN_BUNDLE
+
 if TYPE_CHECKING:
     from constructs import Construct
 
@@ -123,9 +125,12 @@ _CLIENT_LIBRARIES = tuple(
 )
 
 
-def runtime_code() -> lambda_.Code:
-    """The `aurora_backup` package with its dependencies, as every function of this package runs it."""
-    return lambda_.Code.from_asset(str(code_directory()))
+def runtime_code(root_certificates: str | None = None) -> lambda_.Code:
+    """The `aurora_backup` package with its dependencies, as every function of this package runs it.
+
+    root_certificates: path of a PEM that the functions trust instead of the authorities that are shipped.
+    """
+    return lambda_.Code.from_asset(str(code_directory(root_certificates)))
 
 
 def postgres_layer(
@@ -153,11 +158,13 @@ def _work_directory(prefix: str) -> Path:
 
 
 @cache
-def code_directory() -> Path:
-    """The folder behind `runtime_code`, made once for each process."""
+def code_directory(root_certificates: str | None = None) -> Path:
+    """The folder behind `runtime_code`, made once for each process and PEM."""
     target = _work_directory("aurora-backup-code-")
     with as_file(files("aurora_backup")) as package:
         shutil.copytree(package, target / "aurora_backup", ignore=_IGNORED)
+    if root_certificates:
+        shutil.copyfile(root_certificates, target / "aurora_backup" / OWN_BUNDLE)
     components = []
     for name in (*_DRIVER, *_SDK):
         distribution = importlib.metadata.distribution(name)

@@ -16,7 +16,7 @@ from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
 from cdk_aurora_backup.backup_plan import BackupPlan
 from cdk_aurora_backup.backup_vault import GOVERNANCE
-from cdk_aurora_backup.checks import SynthError, check_cluster, warn_about_quota
+from cdk_aurora_backup.checks import SynthError, check_cluster, check_databases, warn_about_quota
 from cdk_aurora_backup.cluster import ClusterDetails
 from cdk_aurora_backup.compliance import Compliance, EvidenceLock
 from cdk_aurora_backup.copies import seen_from
@@ -76,6 +76,7 @@ class AuroraBackup(Construct):
     databases: names. Default: found at run time.
     database_auth: "secret" dumps as the data's owner; "iam" as the role `aurora_backup`, which needs no secret, and
         cannot read tables with row-level security. Default: "secret" where the cluster has one.
+    root_certificates: path of a PEM with the authorities of the database's certificate; GovCloud's are not shipped.
     content_digest: dumps also digest the contents of every table. Default: False.
     snapshot_quota: the Region's quota of manual cluster snapshots. Default: 100.
     reserved_concurrency: of each function; None for accounts with a small pool. Default: 2.
@@ -117,6 +118,7 @@ class AuroraBackup(Construct):
         architecture: lambda_.Architecture | None = None,
         databases: Sequence[str] = (),
         database_auth: DatabaseAuth | None = None,
+        root_certificates: str | None = None,
         content_digest: bool = False,
         snapshot_quota: int = MANUAL_SNAPSHOT_QUOTA,
         reserved_concurrency: int | None = 2,
@@ -126,6 +128,7 @@ class AuroraBackup(Construct):
         policy = policy or RetentionPolicy.hipaa()
         target = cluster if isinstance(cluster, ClusterDetails) else ClusterDetails.of(cluster)
         check_cluster(target.cluster, policy)
+        check_databases("AuroraBackup.databases", databases)
         warn_about_quota(self, policy, snapshot_quota)
         kept = removal_policy is not RemovalPolicy.DESTROY
 
@@ -190,6 +193,7 @@ class AuroraBackup(Construct):
             architecture=architecture,
             clients=clients,
             database_auth=database_auth,
+            root_certificates=root_certificates,
             reserved_concurrency=reserved_concurrency,
         )
         if target.secret and target.endpoint:
@@ -350,7 +354,8 @@ class AuroraBackup(Construct):
             notes.add_info_v2(
                 "cdk-aurora-backup:bucket-lifecycle",
                 "An existing bucket keeps its own settings. It must be versioned, and its lifecycle must not expire "
-                f"objects before these days: {days}.",
+                f"objects before these days: {days}; nothing under ledger/ may expire, because without its creation "
+                "record nothing is deleted.",
             )
         if not (self._target.secret and self._target.endpoint):
             notes.add_warning_v2(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from aurora_backup.policy import LifecycleRule, RetentionPolicy, StorageClass
 
 _ABORT_UPLOADS_AFTER = Duration.days(3)
-_ACCESS_LOGS_KEPT = Duration.days(2192)
 _ACCESS_LOG_PREFIX = "backup-bucket/"
 _NOT_REPLICATED = "Replication needs a second account or Region, which only the caller can name."
 _FOREVER = ("ledger/", "registers/")  # without a creation record nothing is deleted; without a hold, too much is
@@ -61,7 +60,7 @@ class BackupBucket(Construct):
         derived = policy.lifecycle_rules()
         _keep_apart(derived, lifecycle)
         disposable = removal_policy is RemovalPolicy.DESTROY
-        logs = access_logs or self._access_log_bucket(removal_policy)
+        logs = access_logs or self._access_log_bucket(policy, removal_policy)
         self._bucket = s3.Bucket(
             self,
             "Bucket",
@@ -97,7 +96,7 @@ class BackupBucket(Construct):
         """The bucket itself."""
         return self._bucket
 
-    def _access_log_bucket(self, removal_policy: RemovalPolicy) -> s3.Bucket:
+    def _access_log_bucket(self, policy: RetentionPolicy, removal_policy: RemovalPolicy) -> s3.Bucket:
         logs = s3.Bucket(
             self,
             "AccessLogs",
@@ -109,7 +108,9 @@ class BackupBucket(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             lifecycle_rules=[
                 s3.LifecycleRule(
-                    id="expire", expiration=_ACCESS_LOGS_KEPT, noncurrent_version_expiration=Duration.days(30)
+                    id="expire",
+                    expiration=Duration.days(policy.evidence_keep.most_days),
+                    noncurrent_version_expiration=Duration.days(30),
                 ),
                 _housekeeping(),
             ],
@@ -117,7 +118,11 @@ class BackupBucket(Construct):
             auto_delete_objects=removal_policy is RemovalPolicy.DESTROY,
         )
         acknowledge(
-            logs, "S3BucketReplicationEnabled", "Access logs are not a copy of record; CloudTrail is.", COMPLIANCE_PACKS
+            logs,
+            "S3BucketReplicationEnabled",
+            "Access logs are delivered on a best-effort basis and nothing is restored from them: one copy is kept. "
+            "Where a record of every access is needed, switch on CloudTrail's data events.",
+            COMPLIANCE_PACKS,
         )
         acknowledge(
             logs, "S3DefaultEncryptionKMS", "S3 delivers access logs only to buckets under SSE-S3.", COMPLIANCE_PACKS

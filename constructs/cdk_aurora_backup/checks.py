@@ -12,11 +12,15 @@ from aws_cdk import Annotations, Token
 from aws_cdk import aws_rds as rds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from constructs import IConstruct
 
     from aurora_backup.policy import RetentionPolicy
 
 _QUOTA_SHARE = 0.9
+_LONGEST_NAME = 63  # bytes: PostgreSQL's NAMEDATALEN
+_NOT_DUMPED = ("rdsadmin", "template0", "template1")
 _IDENTIFIER = re.compile(r"[a-zA-Z](?!.*--)[a-zA-Z0-9-]{0,62}(?<!-)")
 
 
@@ -37,6 +41,15 @@ def check_identifier(name: str, value: str) -> str:
             f"hyphen; got {value!r}"
         )
     return value
+
+
+def check_databases(field: str, names: Sequence[str]) -> None:
+    """Names of databases that can be dumped: 1-63 bytes, and none of RDS's or PostgreSQL's own."""
+    for name in names:
+        if known(name) and (not 1 <= len(name.encode()) <= _LONGEST_NAME or "\0" in name or name in _NOT_DUMPED):
+            raise SynthError(
+                f"{field} must be names of 1-{_LONGEST_NAME} bytes, and none of {', '.join(_NOT_DUMPED)}; got {name!r}"
+            )
 
 
 def check_cluster(cluster: rds.IDatabaseCluster, policy: RetentionPolicy) -> None:

@@ -42,6 +42,11 @@ class ClusterDetails:
 
     def __post_init__(self) -> None:
         check_identifier("ClusterDetails.cluster identifier", self.cluster.cluster_identifier)
+        engine = self.cluster.engine
+        if engine and engine.engine_type != "aurora-postgresql":
+            raise SynthError(
+                f"ClusterDetails.cluster must be of the engine aurora-postgresql, got {engine.engine_type!r}"
+            )
         if known(self.resource_id) and not self.resource_id.startswith("cluster-"):
             raise SynthError(
                 "ClusterDetails.resource_id must be the DbClusterResourceId, which begins with 'cluster-' "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from typing import TYPE_CHECKING, Literal
 
-from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
+from aws_cdk import Annotations, ArnFormat, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
@@ -16,8 +17,8 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from aurora_backup.database_role import ROLE
-from cdk_aurora_backup.assets import postgres_layer, runtime_code
-from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.assets import CLIENT_WHEELS, postgres_layer, runtime_code
+from cdk_aurora_backup.checks import SynthError, known
 from cdk_aurora_backup.naming import owner_of
 from cdk_aurora_backup.permissions import (
     COMPLIANCE_PACKS,
@@ -147,6 +148,8 @@ class BackupFunctions(Construct):
     clients: a layer with `pg_dump` and `pg_restore` in bin/. Default: the one that this package brings.
     database_auth: how functions log in where they do not say: "secret", as the owner of the data, or "iam", as the
         role `aurora_backup`. Default: "secret" where the cluster has one.
+    root_certificates: path of a PEM with the authorities of the database's certificate. Default: those of RDS, which
+        are shipped for every Region but GovCloud's.
     reserved_concurrency: for each function; None takes the account's pool, for accounts with a small one. Default: 2.
     """
 
@@ -162,6 +165,7 @@ class BackupFunctions(Construct):
         architecture: lambda_.Architecture | None = None,
         clients: lambda_.ILayerVersion | None = None,
         database_auth: DatabaseAuth | None = None,
+        root_certificates: str | None = None,
         reserved_concurrency: int | None = 2,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -170,6 +174,16 @@ class BackupFunctions(Construct):
         self._clients, self._own_clients = clients, clients is not None
         self._server: lambda_.ILayerVersion | None = None
         self._reserved = reserved_concurrency
+        if reserved_concurrency is not None and known(reserved_concurrency) and reserved_concurrency < 1:
+            raise SynthError(
+                "BackupFunctions.reserved_concurrency must be 1 or more, or None for the account's pool, "
+                f"got {reserved_concurrency}: with less, no function would run"
+            )
+        if database_auth not in (None, "iam", "secret"):
+            raise SynthError(f"BackupFunctions.database_auth must be 'iam' or 'secret', got {database_auth!r}")
+        if clients is None:
+            self._check_version(target.engine_version)
+        self.root_certificates = self._check_root_certificates(root_certificates)
         self._auth: DatabaseAuth = database_auth or ("secret" if target.secret else "iam")
         if self._auth == "secret" and not target.secret:
             raise SynthError("BackupFunctions.database_auth 'secret' needs ClusterDetails.secret, got none")
@@ -192,6 +206,34 @@ class BackupFunctions(Construct):
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
+
+    def _check_version(self, version: str | None) -> None:
+        ours = CLIENT_WHEELS[self._architecture.name].postgresql
+        major = (version or "").partition(".")[0]
+        if known(version) and major.isdecimal() and int(major) > int(ours.partition(".")[0]):
+            raise SynthError(
+                f"ClusterDetails.engine_version must not be newer than the clients' PostgreSQL {ours}, got "
+                f"{version!r}: pg_dump refuses a newer server; give clients= a layer of that version"
+            )
+
+    def _check_root_certificates(self, path: str | None) -> str | None:
+        region = Stack.of(self).region
+        if path is None and known(region) and region.startswith("us-gov-"):
+            Annotations.of(self).add_warning_v2(
+                "cdk-aurora-backup:root-certificates",
+                f"No function can verify the database's certificate in {region}: GovCloud's authorities are not "
+                f"shipped. Download https://truststore.pki.{region}.rds.amazonaws.com/global/global-bundle.pem and "
+                "name the file in root_certificates.",
+            )
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except (OSError, ssl.SSLError) as error:
+                raise SynthError(
+                    f"BackupFunctions.root_certificates must be the path of a PEM with certificates, got {path!r}: "
+                    f"{error}"
+                ) from None
+        return path
 
     @property
     def owner(self) -> str:
@@ -278,7 +320,7 @@ class BackupFunctions(Construct):
             description=description,
             runtime=_RUNTIME,
             architecture=self._architecture,
-            code=runtime_code(),
+            code=runtime_code(self.root_certificates),
             handler=f"aurora_backup.handlers.{handler}.handler",
             layers=list(layers),
             environment={**self.environment(database_auth), **(environment or {})},

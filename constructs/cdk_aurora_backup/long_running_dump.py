@@ -53,7 +53,7 @@ class LongRunningDump(Construct):
         statements: Sequence[Statement],
     ) -> None:
         super().__init__(scope, construct_id)
-        code = assets.Asset(self, "Code", path=str(code_directory()))
+        code = assets.Asset(self, "Code", path=str(code_directory(functions.root_certificates)))
         postgres = assets.Asset(self, "Postgres", path=str(postgres_directory(functions.architecture.name)))
         group = logs.LogGroup(
             self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from aws_cdk import Aws, Duration, RemovalPolicy
@@ -10,7 +11,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
-from cdk_aurora_backup.checks import SynthError
+from cdk_aurora_backup.checks import SynthError, known
 from cdk_aurora_backup.cluster import ClusterDetails
 from cdk_aurora_backup.permissions import COMPLIANCE_PACKS, ServiceRole, acknowledge, statement
 
@@ -61,6 +62,11 @@ class ProtectedCluster(Construct):
         super().__init__(scope, construct_id)
         if not 0 <= readers <= 14:  # noqa: PLR2004  Aurora has one writer and 15 instances at the most
             raise SynthError(f"ProtectedCluster.readers must be within 0-14, got {readers}")
+        if known(database_name) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", database_name or ""):
+            raise SynthError(
+                "ProtectedCluster.database_name must be 1-63 letters, digits and underscores, a letter first; "
+                f"got {database_name!r}"
+            )
         engine = rds.DatabaseClusterEngine.aurora_postgres(version=version or rds.AuroraPostgresEngineVersion.VER_17_9)
         monitoring = self._monitoring_role()
         self._cluster = rds.DatabaseCluster(

@@ -90,6 +90,7 @@ class AuroraBackupStack(Stack):
             if config.architecture == "x86_64"
             else lambda_.Architecture.ARM_64,
             databases=config.databases,
+            root_certificates=config.root_certificates,
             content_digest=config.content_digest,
             snapshot_quota=config.snapshot_quota,
             reserved_concurrency=config.reserved_concurrency,

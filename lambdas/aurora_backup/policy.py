@@ -22,6 +22,7 @@ from aurora_backup.schedule import Schedule, ScheduleError, require_utc
 SCHEMA = 1
 MANUAL_SNAPSHOT_QUOTA = 100  # per Region, adjustable: "Quotas and constraints for Amazon Aurora"
 _MAX_YEARS = 100
+_TOKENS_BELOW = -1e280
 _MAX_DAYS = 36_500  # what AWS Backup accepts for DeleteAfterDays
 _WINDOW_MINUTES = 30  # RDS: a window is at least 30 minutes
 _WEEK = 7 * 24 * 60
@@ -60,7 +61,18 @@ class Prefix(StrEnum):
     COMPLIANCE = "compliance-backups"
 
 
+def _known(name: str, value: object) -> None:
+    """Refuse a CDK token by its looks, since this module knows no CDK: a marked text, or a number near -1.888e289."""
+    if (isinstance(value, str) and "${Token[" in value) or (
+        isinstance(value, float) and -math.inf < value < _TOKENS_BELOW
+    ):
+        raise PolicyError(
+            f"{name} must be known at synth, because everything is derived from it; got the CDK token {value!r}"
+        )
+
+
 def _whole(name: str, value: object, low: int, high: int) -> int:
+    _known(name, value)
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
@@ -74,6 +86,7 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def _schedule(name: str, expression: str) -> None:
+    _known(name, expression)
     try:
         Schedule(expression).longest_gap()
     except ScheduleError as error:
@@ -168,6 +181,7 @@ def _clock(text: str) -> int | None:
 
 
 def _daily_window(name: str, text: str) -> tuple[int, int]:
+    _known(name, text)
     parts = text.split("-") if isinstance(text, str) else []
     times = [_clock(part) for part in parts]
     if len(times) != 2 or None in times:  # noqa: PLR2004  from and to
@@ -177,6 +191,7 @@ def _daily_window(name: str, text: str) -> tuple[int, int]:
 
 
 def _weekly_window(name: str, text: str) -> tuple[int, int]:
+    _known(name, text)
     match = (
         re.fullmatch(r"([A-Za-z]{3}):(\d\d:\d\d)-([A-Za-z]{3}):(\d\d:\d\d)", text) if isinstance(text, str) else None
     )

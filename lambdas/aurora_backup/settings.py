@@ -13,6 +13,7 @@ from aurora_backup.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OWN_BUNDLE = "rds-ca-bundle-own.pem"  # put into the functions' code at synth
 DEFAULT_COMPRESSION = "zstd:1"
 Auth = Literal["iam", "secret"]
 
@@ -20,8 +21,11 @@ Auth = Literal["iam", "secret"]
 def default_root_certificate(region: str | None = None) -> str:
     """Path of the RDS certificate authorities shipped with this package (PEM), for a Region (default: AWS_REGION).
 
-    GovCloud's are not among them: PGSSLROOTCERT must name them (docs/logical-backup.md).
+    A deployment's own (`root_certificates`) come first. GovCloud's are not shipped: docs/logical-backup.md.
     """
+    own = files("aurora_backup") / OWN_BUNDLE
+    if own.is_file():
+        return str(own)
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     return str(files("aurora_backup") / ("rds-ca-bundle-cn.pem" if region.startswith("cn-") else "rds-ca-bundle.pem"))
 

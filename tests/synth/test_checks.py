@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
+from aws_cdk import aws_s3 as s3
 
-from cdk_aurora_backup import Keep, ProtectedCluster, RetentionPolicy, SnapshotTier, SynthError
-from cdk_aurora_backup.checks import check_cluster, check_identifier, known, warn_about_quota
-from tests.synth.synthesis import Synthesised, backed_up, imported_cluster, new_stack, some_cluster, some_vpc
+from aurora_backup import settings
+from aurora_backup.policy import AutomatedTier, PolicyError
+from aurora_backup.settings import OWN_BUNDLE, default_root_certificate
+from cdk_aurora_backup import ClusterDetails, Keep, ProtectedCluster, RetentionPolicy, SnapshotTier, SynthError, assets
+from cdk_aurora_backup.checks import check_cluster, check_databases, check_identifier, known, warn_about_quota
+from cdk_aurora_backup.functions import BackupFunctions
+from tests.synth.synthesis import (
+    ACCOUNT,
+    Synthesised,
+    backed_up,
+    imported_cluster,
+    new_stack,
+    some_clients,
+    some_cluster,
+    some_vpc,
+)
 
 HIPAA = RetentionPolicy.hipaa()
 
@@ -124,3 +141,83 @@ def test_a_policy_over_the_quota_still_synthesises():
     template = Synthesised.of(stack)
     assert "will hold 180 cluster snapshots" in template.said("warning")
     assert template.said("error") == ""
+
+
+@pytest.mark.parametrize("name", ["", "rdsadmin", "template1", "d" * 64, "ä" * 32])
+def test_a_database_that_cannot_be_dumped_is_refused(name):
+    with pytest.raises(SynthError, match=f"databases must be names of 1-63 bytes, and none of rdsadmin.*got '{name}'"):
+        check_databases("databases", ["clinic", name])
+
+
+def test_a_database_may_have_any_other_name(stack):
+    check_databases("databases", ["clinic", "Klinik ä", "d" * 63, cdk.CfnParameter(stack, "Db").value_as_string])
+
+
+@pytest.mark.parametrize("name", ["1-bad name", "clinic-eu", "", "d" * 64])
+def test_a_database_that_rds_would_not_make_is_refused(name):
+    stack = new_stack()
+    with pytest.raises(SynthError, match=f"database_name must be 1-63 letters, digits and underscores.*got '{name}'"):
+        ProtectedCluster(stack, "Db", vpc=some_vpc(stack), key=kms.Key(stack, "Key"), policy=HIPAA, database_name=name)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"reserved_concurrency": 0}, "reserved_concurrency must be 1 or more, or None.*got 0"),
+        ({"reserved_concurrency": -1}, "reserved_concurrency must be 1 or more, or None.*got -1"),
+        ({"database_auth": "password"}, "database_auth must be 'iam' or 'secret', got 'password'"),
+        ({"root_certificates": __file__}, "root_certificates must be the path of a PEM with certificates, got '.*py'"),
+        ({"root_certificates": "/nowhere"}, "root_certificates must be the path of a PEM .*'/nowhere': .*No such file"),
+    ],
+)
+def test_functions_that_could_not_run_are_refused(stack, given, told):
+    with pytest.raises(SynthError, match=told):
+        functions(stack, **given)
+
+
+def test_a_server_newer_than_the_clients_is_refused_unless_clients_are_brought(stack):
+    with pytest.raises(SynthError, match=r"engine_version must not be newer than the clients' PostgreSQL 17.*'18.1'"):
+        functions(stack, version="18.1")
+    functions(stack, version="18.1", clients=some_clients(stack, "NewerClients"))
+    functions(stack, version="17.9")
+
+
+def test_govcloud_needs_its_authorities_which_go_into_the_code(tmp_path, monkeypatch):
+    pem = default_root_certificate("eu-west-1")
+    for given, warned in ((None, True), (pem, False)):
+        stack = new_stack(env=cdk.Environment(account=ACCOUNT, region="us-gov-west-1"))
+        functions(stack, root_certificates=given)
+        assert ("No function can verify the database's certificate" in Synthesised.of(stack).said("warning")) is warned
+    monkeypatch.setattr(assets, "_DRIVER", ())
+    monkeypatch.setattr(assets, "_SDK", ())
+    code = assets.code_directory.__wrapped__(pem)
+    assert (code / "aurora_backup" / OWN_BUNDLE).read_bytes() == Path(pem).read_bytes()
+    monkeypatch.setattr(settings, "files", lambda _name: code / "aurora_backup")
+    assert default_root_certificate("us-gov-west-1") == str(code / "aurora_backup" / OWN_BUNDLE)
+
+
+def functions(stack, version=None, **given):
+    details = imported_cluster(stack, f"Imported{len(stack.node.children)}", engine_version=version)
+    key = kms.Key(stack, f"Key{len(stack.node.children)}")
+    bucket = s3.Bucket(stack, f"Bucket{len(stack.node.children)}")
+    name = f"Functions{len(stack.node.children)}"
+    return BackupFunctions(stack, name, target=details, policy=HIPAA, bucket=bucket, key=key, **given)
+
+
+def test_a_cluster_of_another_engine_is_refused():
+    stack = new_stack()
+    engine = rds.DatabaseClusterEngine.aurora_mysql(version=rds.AuroraMysqlEngineVersion.VER_3_08_0)
+    with pytest.raises(SynthError, match="must be of the engine aurora-postgresql, got 'aurora-mysql'"):
+        ClusterDetails.of(some_cluster(stack, some_vpc(stack), engine=engine))
+
+
+def test_a_policy_with_a_token_is_refused_because_everything_is_derived_from_it():
+    number, text = cdk.Token.as_number({"Ref": "Days"}), cdk.Token.as_string({"Ref": "Text"})
+    for change in (
+        lambda: AutomatedTier(keep_days=number),
+        lambda: AutomatedTier(backup_window=text),
+        lambda: AutomatedTier(maintenance_window=text),
+        lambda: SnapshotTier(schedule=text, keep=Keep.for_days(1)),
+    ):
+        with pytest.raises(PolicyError, match="must be known at synth, because everything is derived from it"):
+            change()

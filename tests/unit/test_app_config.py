@@ -11,6 +11,7 @@ from cdk_aurora_backup.app_config import AppConfig, ConfigError, read_context
 
 CLUSTER = {"identifier": "clinic", "resource_id": "cluster-ABC", "security_group_ids": ["sg-1"]}
 VPC = {"vpc_id": "vpc-1", "availability_zones": ["eu-west-1a", "eu-west-1b"], "isolated_subnet_ids": ["s-1", "s-2"]}
+VAULT = "arn:aws:backup:eu-west-1:111122223333:backup-vault:copies"
 
 
 def test_an_empty_context_is_one_production_stack_with_the_hipaa_policy():
@@ -45,7 +46,15 @@ def test_the_dev_profile_changes_the_policy():
         ("engine-version", "16.11", "engine_version", "16.11"),
         ("readers", "0", "readers", 0),
         ("capacity", '{"min": 0.5, "max": 64}', "capacity", {"min": 0.5, "max": 64}),
+        ("capacity", {"min": 0, "max": 1}, "capacity", {"min": 0, "max": 1}),
         ("heartbeat", "false", "heartbeat", False),
+        ("region", "eusc-de-east-1", "region", "eusc-de-east-1"),
+        (
+            "imported-cluster",
+            {**CLUSTER, "security_group_ids": "sg-1", "port": "5433"},
+            "imported_cluster",
+            {**CLUSTER, "security_group_ids": ["sg-1"], "port": 5433},
+        ),
         ("lineage", "cluster-ABC, cluster-DEF", "lineage", ("cluster-ABC", "cluster-DEF")),
         ("test-instance-class", "db.r8g.large", "test_instance_class", "db.r8g.large"),
         ("validation", {"tolerances": {"a.b": 0.1}}, "validation", {"tolerances": {"a.b": 0.1}}),
@@ -60,7 +69,8 @@ def test_the_dev_profile_changes_the_policy():
     ],
 )
 def test_a_setting_is_read_from_cdk_json_or_from_the_command_line(key, given, field, value):
-    found = getattr(read_context({f"backup:{key}": given})[0], field)
+    beside = {"backup:account": "111122223333"} if key == "region" else {}
+    found = getattr(read_context({f"backup:{key}": given, **beside})[0], field)
     if value is not None or not given or given == "none":
         assert found == value
     else:
@@ -117,6 +127,38 @@ def test_each_environment_is_a_stack_that_inherits_what_is_common():
         ({"backup:capacity": {"min": 1}}, r"backup:capacity\.max is missing"),
         ({"backup:capacity": {"min": 8, "max": 4}}, "backup:capacity must be a min that is not above its max"),
         ({"backup:capacity": {"min": 1, "max": 257}}, r"backup:capacity\.max must be Aurora capacity units, .*got 257"),
+        ({"backup:capacity": {"min": 0, "max": 0.5}}, r"backup:capacity\.max must be .*within 1-256, got 0\.5"),
+        ({"backup:reserved-concurrency": [1]}, r"backup:reserved-concurrency must be a whole number.*got \[1\]"),
+        ({"backup:vault-lock": {"mode": [1]}}, r"vault-lock\.mode must be governance, compliance or none, got \[1\]"),
+        ({"backup:vault-lock": {"mode": "governance", "min_days": "a"}}, r"vault-lock\.min_days must be JSON, got 'a'"),
+        (
+            {"backup:copy-to": [{"vault_arn": "x"}]},
+            r"copy-to\[0\]\.vault_arn must be the ARN of a backup vault, got 'x'",
+        ),
+        (
+            {"backup:copy-to": [{"vault_arn": VAULT, "bounds": [7]}]},
+            r"copy-to\[0\]\.bounds must be a list of the least and the most days, got \[7\]",
+        ),
+        (
+            {"backup:replicate-to": [{"bucket_name": "b", "account": 1, "region": "eu-west-1", "key_alias": "a"}]},
+            r"replicate-to\[0\]\.account must be twelve digits, got 1",
+        ),
+        (
+            {"backup:imported-cluster": {**CLUSTER, "security_group_ids": "clinic"}},
+            r"imported-cluster\.security_group_ids must be a list of ids of security groups, sg-\.\.\., got 'clinic'",
+        ),
+        (
+            {"backup:imported-cluster": {**CLUSTER, "port": "many"}},
+            r"imported-cluster\.port must be JSON, got 'many'",
+        ),
+        (
+            {"backup:imported-cluster": {**CLUSTER, "secret_arn": "clinic"}},
+            r"imported-cluster\.secret_arn must be the whole ARN of a secret.*got 'clinic'",
+        ),
+        (
+            {"backup:imported-vpc": {**VPC, "availability_zones": {"a": 1}}},
+            r"availability_zones must be a list of text",
+        ),
         ({"backup:capacity": {"min": True, "max": 4}}, r"backup:capacity\.min must be Aurora .*got True"),
         ({"backup:lineage": "clinic"}, "backup:lineage must be resource ids of clusters, cluster-..., got 'clinic'"),
         ({"backup:test-instance-class": "t4g"}, "backup:test-instance-class must be an instance class, .*got 't4g'"),
