@@ -6,16 +6,19 @@ import json
 
 import pytest
 
+from aurora_backup.settings import default_root_certificate
 from cdk_aurora_backup.app_config import ConfigError, read_context
-from tests.synth.synthesis import ACCOUNT, REGION, deployable
+from tests.synth.synthesis import ACCOUNT, deployable
 
 KEEPER = "444455556666"
-VAULT = f"arn:aws:backup:{REGION}:{KEEPER}:backup-vault:copies"
+REGION = "us-gov-west-1"
+VAULT = f"arn:aws-us-gov:backup:{REGION}:{KEEPER}:backup-vault:copies"
 REPLICA = {"bucket_name": "copies", "account": KEEPER, "region": REGION, "key_alias": "alias/copies"}
 
 
 @pytest.fixture(scope="module")
 def hardened():
+    """Of a cluster and a VPC that exist already, in GovCloud, with everything that is off unless asked for."""
     return deployable(
         {
             "account": ACCOUNT,
@@ -23,11 +26,30 @@ def hardened():
             "vault-lock": {"mode": "governance", "min_days": 30},
             "copy-to": json.dumps([{"vault_arn": VAULT, "rules": ["monthly"], "bounds": [30, 4000]}]),
             "replicate-to": [{**REPLICA, "prefixes": ["logical-backups"]}],
+            "imported-cluster": {
+                "identifier": "clinic",
+                "resource_id": "cluster-ABCDEFGHIJKLMNOP",
+                "security_group_ids": ["sg-0123456789abcdef0"],
+                "key_arn": f"arn:aws-us-gov:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
+            },
+            "imported-vpc": {
+                "vpc_id": "vpc-0123456789abcdef0",
+                "availability_zones": [f"{REGION}a", f"{REGION}b"],
+                "isolated_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+                "isolated_route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"],
+            },
+            "root-certificates": default_root_certificate(),
             "audit": True,
             "restore-testing": "true",
-            "break-glass-role-arns": f"arn:aws:iam::{ACCOUNT}:role/glass",
+            "break-glass-role-arns": f"arn:aws-us-gov:iam::{ACCOUNT}:role/glass",
         }
     )
+
+
+def test_another_partition_gets_no_arn_of_the_commercial_one_with_everything_switched_on(hardened):
+    assert "arn:aws:" not in json.dumps(hardened.template)
+    assert hardened.ids("AWS::RDS::DBCluster") == []
+    assert "authorities are not shipped" not in hardened.said("warning")
 
 
 def test_the_lock_the_copies_and_the_replication_are_as_the_settings_say(hardened):
@@ -52,7 +74,7 @@ def test_the_break_glass_role_is_exempt_in_key_and_vault(hardened):
         hardened.one("AWS::KMS::Key")["KeyPolicy"],
     ):
         (denial,) = [s for s in policy["Statement"] if s["Effect"] == "Deny"]
-        assert denial["Condition"]["ArnNotEquals"]["aws:PrincipalArn"] == [f"arn:aws:iam::{ACCOUNT}:role/glass"]
+        assert denial["Condition"]["ArnNotEquals"]["aws:PrincipalArn"] == [f"arn:aws-us-gov:iam::{ACCOUNT}:role/glass"]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ BREAK_GLASS = {"ArnNotEquals": {"aws:PrincipalArn": [ROLE]}}
         # Not certain, so no denial:
         (deny(Action=["kms:ScheduleKeyDeletion"]), None),
         (deny(Principal={"AWS": f"arn:aws:iam::{MINE}:root"}), None),
-        (deny(Resource="arn:aws:kms:eu-west-1:999999999999:key/other"), None),
+        (deny(Resource="arn:aws:kms:eu-west-1:999988887777:key/other"), None),
         (deny(Resource=f"{KEY}-of-another"), None),
         (deny(Condition={"ArnNotEquals": {"aws:PrincipalArn": "*"}}), None),
         (deny(Condition={"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:*"}}), None),
