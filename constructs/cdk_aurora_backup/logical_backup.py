@@ -10,6 +10,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from aurora_backup.policy import Prefix
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.long_running_dump import LongRunningDump
 from cdk_aurora_backup.permissions import statement
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
-from cdk_aurora_backup.permissions import Statement
+    from cdk_aurora_backup.permissions import Statement
 
 _LAMBDA_LIMIT = Duration.minutes(15)
 _WORKFLOW_LIMIT = Duration.hours(36)  # several databases, one after the other, each up to the long-running engine's 8 h
 _OBJECTS = "Objects are named after databases and times; they are limited to this package's own prefixes."
-_PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
+_PREFIXES = tuple(prefix.value for prefix in Prefix)
 
 
 class LogicalBackup(Construct):
