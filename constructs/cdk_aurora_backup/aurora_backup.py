@@ -143,7 +143,6 @@ class AuroraBackup(Construct):
         self._alerts = BackupAlerts(
             self, "Alerts", key=self._key, cluster=target.cluster, emails=alert_emails, topic=topic
         )
-        TamperAlerts(self, "Tampering", alerts=self._alerts, bucket=self._bucket, break_glass=break_glass)
         self._plan = BackupPlan(
             self,
             "Snapshots",
@@ -259,6 +258,7 @@ class AuroraBackup(Construct):
             snapshot_quota=snapshot_quota,
         )
         self._alerts.watch_alarm(self._functions.undelivered)
+        TamperAlerts(self, "Tampering", alerts=self._alerts, bucket=self._bucket, break_glass=break_glass)
         self._say_what_is_left(bucket, alert_emails, topic)
 
     @property

@@ -41,6 +41,11 @@ _NAMES = {
     "AWS::Backup::LogicallyAirGappedBackupVault": "BackupVaultName",
     "AWS::S3::Bucket": "BucketName",
 }
+# Characters that the service takes of a name; what is longer is cut. A state machine's and a schedule's name begin with
+# the logical id.
+_MOST = {"AWS::Events::Rule": 64, "AWS::IAM::Role": 64, "AWS::Lambda::Function": 64, "AWS::IAM::ManagedPolicy": 128}
+_WITHOUT_STACK = ("AWS::StepFunctions::StateMachine", "AWS::Scheduler::Schedule")
+_RANDOM = "AbCdEf012345"
 _LOWER = ("AWS::S3::Bucket", "AWS::RDS::DBCluster", "AWS::RDS::DBSubnetGroup")
 
 
@@ -70,8 +75,21 @@ class Resolved:
         given = body.get("Properties", {}).get(_NAMES.get(body["Type"], ""))
         if isinstance(given, str):
             return given
-        made = f"{self.stack}-{logical_id}"
+        made = self._made(body["Type"], logical_id)
         return made.lower() if body["Type"] in _LOWER else made
+
+    def _made(self, kind: str, logical_id: str) -> str:
+        """A name as CloudFormation makes it, as far as it has been seen to: without the stack's where a type's is so,
+        and where a service takes few characters, cut to 24 of the stack's name and what is left for the logical id.
+        """
+        if kind in _WITHOUT_STACK:
+            return f"{logical_id[:67]}-{_RANDOM}"
+        most = _MOST.get(kind)
+        name = f"{self.stack}-{logical_id}"
+        if most is None or len(name) + len(_RANDOM) + 1 <= most:
+            return name
+        stack = self.stack[:24]
+        return f"{stack}-{logical_id[: most - len(stack) - len(_RANDOM) - 2]}-{_RANDOM}"
 
     def arn(self, logical_id: str) -> str:
         """The ARN."""

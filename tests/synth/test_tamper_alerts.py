@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_s3 as s3
 from moto.events.models import EventPattern
 
+from cdk_aurora_backup.alerts import BackupAlerts
+from cdk_aurora_backup.backup_key import BackupKey
+from cdk_aurora_backup.tamper_alerts import TamperAlerts
 from tests.synth import hardened
+from tests.synth.resolution import Resolved
+from tests.synth.synthesis import imported_cluster, new_stack
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +24,10 @@ def stack():
 
 @pytest.fixture(scope="module")
 def patterns(stack):
+    return heard_by(stack)
+
+
+def heard_by(stack):
     rules = [p["EventPattern"] for _, p in stack.of("AWS::Events::Rule")]
     return [EventPattern.load(json.dumps(p)) for p in rules if p["detail-type"] == ["AWS API Call via CloudTrail"]]
 
@@ -67,6 +78,49 @@ def test_a_change_of_the_break_glass_role_is_told():
     rules = hardened.synthesised("compliance lock").protected.of("AWS::Events::Rule")
     roles = [EventPattern.load(json.dumps(p["EventPattern"])) for name, p in rules if "RoleCalls" in name]
     assert told(roles, "iam", "UpdateAssumeRolePolicy", roleName="break-glass") == 1
+
+
+LONG = "Clinic-111122223333-eu-west-1"
+CALLS = {  # by type: the call, and what its event says of a resource
+    "AWS::Events::Rule": ("events", "DisableRule", lambda stack, n: {"name": stack.name(n)}),
+    "AWS::IAM::ManagedPolicy": ("iam", "CreatePolicyVersion", lambda stack, n: {"policyArn": stack.arn(n)}),
+    "AWS::IAM::Role": ("iam", "PutRolePolicy", lambda stack, n: {"roleName": stack.name(n)}),
+    "AWS::Lambda::Function": (
+        "lambda", "UpdateFunctionCode20150331v2", lambda stack, n: {"functionName": stack.arn(n)},
+    ),
+    "AWS::Scheduler::Schedule": ("scheduler", "UpdateSchedule", lambda stack, n: {"name": stack.name(n)}),
+    "AWS::StepFunctions::StateMachine": (
+        "states", "UpdateStateMachine", lambda stack, n: {"stateMachineArn": stack.arn(n)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_every_resource_is_watched_also_where_cloudformation_cuts_the_stacks_name(many_accounts, kind):
+    template = json.loads((many_accounts / f"{LONG}.template.json").read_text())
+    stack = Resolved(LONG, hardened.PROTECTED, hardened.REGION, template)
+    service, call, said = CALLS[kind]
+    patterns = heard_by(stack)
+    names = [n for n, _ in stack.of(kind)]
+    assert len(names) > 5
+    assert [n for n in names if not told(patterns, service, call, **said(stack, n))] == []
+
+
+def test_no_pattern_is_longer_than_eventbridge_takes(many_accounts, stack):
+    template = json.loads((many_accounts / f"{LONG}.template.json").read_text())
+    for deployed in (stack, Resolved(LONG, hardened.PROTECTED, hardened.REGION, template)):
+        lengths = [len(json.dumps(p["EventPattern"])) for _, p in deployed.of("AWS::Events::Rule")]
+        assert max(lengths) <= 2048
+
+
+def test_in_a_nested_stack_the_name_that_the_deployment_gave_is_watched():
+    inner = cdk.NestedStack(new_stack("Outer"), "Inner")
+    key = BackupKey(inner, "Key").key
+    alerts = BackupAlerts(inner, "Alerts", key=key, cluster=imported_cluster(inner).cluster)
+    TamperAlerts(inner, "Tampering", alerts=alerts, bucket=s3.Bucket.from_bucket_name(inner, "Bucket", "sets"))
+    (rule,) = [r for r in alerts.rules if r.node.id == "FunctionCalls"]
+    pattern = inner.resolve(rule.node.default_child.event_pattern)
+    assert "*:function:Outer-*" in json.dumps(pattern)
 
 
 def test_looking_is_not_told(patterns):
