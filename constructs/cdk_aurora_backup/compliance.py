@@ -10,7 +10,7 @@ from aws_cdk import ArnFormat, Aws, Duration, Stack
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA
+from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Keep
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.compliance_watch import ComplianceWatch
 from cdk_aurora_backup.permissions import statement
@@ -31,6 +31,7 @@ _DAILY = "cron(0 6 * * ? *)"
 _GATHER_LIMIT = Duration.minutes(15)
 _REPORT_LIMIT = Duration.minutes(3)
 _EVIDENCE = "compliance-backups/evidence"
+_LEAST_YEARS = 6  # HIPAA 164.316(b)(2)(i)
 _PREFIXES = ("automated-backups", "manual-backups", "logical-backups", "compliance-backups")
 _WHO_CAN_DELETE = (
     "IAM names no resource for it. It is the one call that reads every identity policy, so that the report can say who "
@@ -47,6 +48,19 @@ class EvidenceLock:
     """
 
     mode: str
+    years: int | None = None
+
+    def check(self, keep: Keep) -> None:
+        """Refuse a policy that keeps evidence for less than six years, or not for the years that were acknowledged."""
+        if self.mode == "NONE":
+            return
+        least = Keep.for_years(_LEAST_YEARS).most_days
+        if keep.most_days < least:
+            raise SynthError(f"policy.evidence_keep must be {least} days (six years) or more, got {keep}")
+        if self.years is not None and Keep.for_years(self.years).most_days != keep.most_days:
+            raise SynthError(
+                f"EvidenceLock.compliance(years=...) must be as long as policy.evidence_keep {keep}, got {self.years}"
+            )
 
     @classmethod
     def governance(cls) -> Self:
@@ -64,7 +78,7 @@ class EvidenceLock:
             raise SynthError(
                 f"EvidenceLock.acknowledgement must say, word for word, {wanted!r}, got {acknowledgement!r}"
             )
-        return cls("COMPLIANCE")
+        return cls("COMPLIANCE", years)
 
     @classmethod
     def none(cls) -> Self:
@@ -114,6 +128,7 @@ class Compliance(Construct):
         super().__init__(scope, construct_id)
         if "LogicalBackup" not in workflows:
             raise SynthError(f"Compliance.workflows must name LogicalBackup, got {', '.join(sorted(workflows))}")
+        (lock or EvidenceLock.governance()).check(functions.policy.evidence_keep)
         self._functions, self._alerts = functions, alerts
         backed_up = plan if plan and plan.plan else None
         told: dict[str, Any] = {
@@ -243,7 +258,7 @@ class Compliance(Construct):
             bucket.arn_for_objects(f"{_EVIDENCE}/*"),
             *([bucket.arn_for_objects(controls_key)] if controls_key else []),
         ]
-        kept = [bucket.arn_for_objects(f"{_EVIDENCE}/{part}/*") for part in ("chain", "attachments")]
+        kept = [bucket.arn_for_objects(f"{_EVIDENCE}/{part}/*") for part in ("chain", "attachments", "unchained")]
         named = "Records are named after their number."
         return [
             statement("ListEvidence", ["s3:ListBucket"], [bucket.bucket_arn]),

@@ -273,17 +273,24 @@ class _Check:
     problems: list[str] = field(default_factory=list)
     records: dict[int, Record] = field(default_factory=dict)
     hashes: dict[int, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 def verify(
-    objects: Mapping[str, bytes], owner: str, rules: Rules | None = None, locks: Mapping[str, Lock] | None = None
+    objects: Mapping[str, bytes],
+    owner: str,
+    rules: Rules | None = None,
+    locks: Mapping[str, Lock] | None = None,
+    unread: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Check an owner's whole chain: every byte, link, attachment and named document, with `rules` gaps and locks.
 
     objects: bytes by key; those of other owners and kinds are left alone. locks: by key; None for a copy on disk.
+    unread: objects that are there and could not be read, with the reason; they are no less a problem than missing ones.
     """
     rules = rules or Rules()
-    check = _Check()
+    check = _Check(unread=dict(unread or {}))
+    check.problems += [why for key, why in check.unread.items() if key.startswith(chain_prefix(owner))]
     prefix = chain_prefix(owner)
     for key in sorted(k for k in objects if k.startswith(prefix)):
         _read(check, key, objects[key], owner)
@@ -302,7 +309,7 @@ def verify(
     if locks is not None:
         keys = [r.key for r in ordered] + [a.key for r in ordered for a in r.attachments]
         created = {key: r.created for r in ordered for key in (r.key, *(a.key for a in r.attachments))}
-        for key in keys:
+        for key in (key for key in keys if key not in check.unread):
             check.problems += _lock(key, locks.get(key), created[key], rules.keep_days)
     return Outcome(
         len(ordered),
@@ -351,7 +358,7 @@ def _attachments(check: _Check, objects: Mapping[str, bytes]) -> int:
             named[attachment.key] = attachment
             data = objects.get(attachment.key)
             if data is None:
-                check.problems.append(f"{attachment.key} is missing")
+                check.problems.append(check.unread.get(attachment.key, f"{attachment.key} is missing"))
             elif (sha256(data), len(data)) != (attachment.sha256, attachment.bytes):
                 check.problems.append(f"{attachment.key} was altered: its SHA-256 is not the recorded one")
     return len(named)
@@ -372,7 +379,7 @@ def _documents(check: _Check, objects: Mapping[str, bytes]) -> dict[str, Documen
     for key, document in named.items():
         data = objects.get(key)
         if data is None:
-            check.problems.append(f"{key} is missing")
+            check.problems.append(check.unread.get(key, f"{key} is missing"))
         elif (sha256(data), len(data)) != (document.sha256, document.bytes):
             check.problems.append(f"{key} was altered: its SHA-256 is not the recorded one")
     return named

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from aurora_backup.errors import BackupError, redact
 from aurora_backup.evidence import (
@@ -25,20 +27,29 @@ from aurora_backup.evidence import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
     from aurora_backup.policy import Keep
 
 LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
+UNCHAINED = "unchained"
 _REPLAYS = 8  # how many records are looked through for one of the same execution
 _ATTEMPTS = 5  # writers that meet are the workflows of one owner: a handful
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 
+class EvidenceUnreadable(EvidenceError):  # noqa: N818  says what happened
+    """S3 refused to list or read evidence, or it is in Glacier: nothing is known of it."""
+
+
 class EvidenceNotWritten(BackupError):  # noqa: N818  says what happened, as it reads in an alert
     """Evidence could not be stored: whatever was found, the report is INCOMPLETE."""
+
+
+class ChainBroken(EvidenceNotWritten):
+    """One of the newest records was altered: nothing is chained to it, until the forged version is deleted."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class EvidenceStore:
     ) -> None:
         self._client, self._bucket, self._owner = client, bucket, owner
         self._keep, self._mode = keep, mode
+        self.unread: dict[str, str] = {}
         self._encryption: dict[str, Any] = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True} if kms_key else {}
         )
@@ -92,7 +104,7 @@ class EvidenceStore:
     ) -> Written:
         """Write the next record of the chain, after its attachments. A replay of an execution writes nothing new.
 
-        Raises EvidenceNotWritten: S3 refused, or the record before was altered.
+        Raises EvidenceNotWritten: S3 refused. Raises ChainBroken: one of the records before was altered.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -117,9 +129,20 @@ class EvidenceStore:
                 data = record.to_bytes()
                 if self._write(record.key, data, created):
                     return Written(record, sha256(data))
-        except (ClientError, BotoCoreError, EvidenceError) as error:
+        except EvidenceUnreadable as error:
+            raise EvidenceNotWritten(f"evidence of {self._owner} was not written: {error}") from None
+        except EvidenceError as error:
+            raise ChainBroken(f"evidence of {self._owner} was not written: {error}") from None
+        except (ClientError, BotoCoreError) as error:
             raise EvidenceNotWritten(f"evidence of {self._owner} was not written: {redact(str(error))}") from None
         raise EvidenceNotWritten(f"evidence of {self._owner} was not written: {_ATTEMPTS} other writers were faster")
+
+    def put_unchained(self, execution: str, created: datetime, name: str, data: bytes) -> str:
+        """Keep a document outside the chain, locked, for a day on which nothing can be chained. Returns its key."""
+        key = f"{ROOT}{UNCHAINED}/{quote(self._owner, safe='')}/{execution}/{name}"
+        if not self._write(key, data, created):
+            raise EvidenceNotWritten(f"{key} is there already, with other content")
+        return key
 
     def _newest(self, count: int) -> list[bytes]:
         """The last records, the newest first."""
@@ -152,11 +175,13 @@ class EvidenceStore:
         return True
 
     def _keys(self, prefix: str) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+        with _told(f"s3:ListBucket of {self._bucket}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
 
     def _read(self, key: str) -> bytes:
-        body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        with _told(key):
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         return body
 
     def documents(self, since: datetime | None, known: Collection[str] = ()) -> list[Document]:
@@ -177,28 +202,38 @@ class EvidenceStore:
         return found
 
     def objects(self) -> dict[str, bytes]:
-        """Every record and attachment of every owner in the bucket, and every document beside them, by key."""
+        """Every record and attachment of every owner in the bucket, and every document beside them, by key.
+
+        Left out is what cannot be read: `unread` says why, by key. Raises EvidenceUnreadable: it cannot be listed.
+        """
         parts = (f"{ROOT}chain/", f"{ROOT}attachments/", *BESIDE)
-        return {key: self._read(key) for part in parts for key in self._keys(part)}
+        found = {}
+        for key in (key for part in parts for key in self._keys(part)):
+            try:
+                found[key] = self._read(key)
+            except EvidenceUnreadable as error:
+                self.unread[key] = str(error)
+        return found
 
     def every_key(self) -> set[str]:
-        """Every key of a record that S3 has a version of, also behind a delete marker."""
-        pages = self._client.get_paginator("list_object_versions")
-        return {
-            str(item["Key"])
-            for page in pages.paginate(Bucket=self._bucket, Prefix=f"{ROOT}chain/")
-            for item in page.get("Versions", [])
-        }
+        """Every key of a record that S3 has a version or a delete marker of."""
+        return {str(item["Key"]) for item in self._versions(f"{ROOT}chain/")}
+
+    def _versions(self, prefix: str) -> list[dict[str, Any]]:
+        """Every version and delete marker."""
+        with _told(f"s3:ListBucketVersions of {self._bucket}"):
+            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
+            return [item for page in pages for item in (*page.get("Versions", []), *page.get("DeleteMarkers", []))]
 
     def locks(self, keys: list[str]) -> dict[str, Lock]:
         """What S3 says of the lock and the versions of each key."""
         versions: dict[str, int] = {}
-        for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=ROOT):
-            for item in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
-                versions[item["Key"]] = versions.get(item["Key"], 0) + 1
+        for item in self._versions(ROOT):
+            versions[item["Key"]] = versions.get(item["Key"], 0) + 1
         found = {}
         for key in keys:
-            head = self._client.head_object(Bucket=self._bucket, Key=key)
+            with _told(key):
+                head = self._client.head_object(Bucket=self._bucket, Key=key)
             found[key] = Lock(
                 mode=head.get("ObjectLockMode"),
                 until=head.get("ObjectLockRetainUntilDate"),
@@ -206,6 +241,21 @@ class EvidenceStore:
                 encryption=head.get("ServerSideEncryption"),
             )
         return found
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """S3's refusals as an error of ours, which says what to do about an object in Glacier."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == "InvalidObjectState":
+            raise EvidenceUnreadable(f"{what} is in Glacier: restore required (aws s3api restore-object)") from None
+        raise EvidenceUnreadable(f"{what} could not be read: {redact(str(error))}") from None
+    except BotoCoreError as error:
+        raise EvidenceUnreadable(f"{what} could not be read: {redact(str(error))}") from None
 
 
 def read_directory(root: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from aurora_backup.compliance_settings import expected
+from aurora_backup.policy import Keep
 from cdk_aurora_backup import SynthError
 from cdk_aurora_backup.compliance import EvidenceLock
 from tests.synth.synthesis import flat
@@ -53,7 +54,7 @@ def test_the_reporter_adds_evidence_and_can_neither_delete_it_nor_shorten_its_lo
     assert {"s3:PutObject", "s3:PutObjectRetention"} <= found
     assert not {a for a in found if "Delete" in a or "Bypass" in a or "LegalHold" in a}
     keep = statements(default, "Report")["KeepEvidence"]
-    assert {w.split("/evidence/")[1] for w in flat(keep["Resource"])} == {"chain/*", "attachments/*"}
+    assert {w.split("/evidence/")[1] for w in flat(keep["Resource"])} == {"chain/*", "attachments/*", "unchained/*"}
     assert keep["Condition"] == {"Null": {"s3:if-none-match": "false"}}  # only what is not there yet
 
 
@@ -104,6 +105,17 @@ def test_compliance_mode_needs_its_sentence_word_for_word():
         with pytest.raises(SynthError, match="word for word"):
             EvidenceLock.compliance(acknowledgement=wrong)
     assert EvidenceLock.compliance(acknowledgement=SENTENCE.replace("6 years", "8 years"), years=8).mode == "COMPLIANCE"
+
+
+def test_evidence_is_kept_six_years_and_as_long_as_was_acknowledged():
+    locked = EvidenceLock.compliance(acknowledgement=SENTENCE)
+    for lock in (EvidenceLock.governance(), locked):
+        lock.check(Keep.for_years(6))
+        with pytest.raises(SynthError, match="evidence_keep must be 2192 days"):
+            lock.check(Keep.for_days(30))
+    with pytest.raises(SynthError, match=r"as long as policy\.evidence_keep 8 years, got 6"):
+        locked.check(Keep.for_years(8))
+    EvidenceLock.none().check(Keep.for_days(30))
 
 
 def test_every_alarm_breaches_when_no_report_comes_and_only_the_composite_acts(default):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import threading
@@ -28,8 +29,9 @@ from aurora_backup.evidence import (
     successor,
     verify,
 )
-from aurora_backup.evidence_store import EvidenceNotWritten, EvidenceStore, read_directory
-from aurora_backup.policy import Keep
+from aurora_backup.evidence_store import ChainBroken, EvidenceNotWritten, EvidenceStore, read_directory
+from aurora_backup.handlers import report_compliance
+from aurora_backup.policy import Keep, RetentionPolicy
 
 OWNER = "Stack/Backup"
 START = datetime(2026, 11, 1, 5, tzinfo=UTC)
@@ -286,7 +288,7 @@ class FakeS3:
 
     def __init__(self):
         self.objects, self.locks, self.refuse, self.mutex = {}, {}, None, threading.Lock()
-        self.written = {}
+        self.written, self.refused = {}, {}
 
     def put_object(self, *, Bucket, Key, Body, IfNoneMatch, ChecksumSHA256, **more):  # noqa: N803
         assert (Bucket, IfNoneMatch) == ("backups", "*")
@@ -298,11 +300,10 @@ class FakeS3:
             self.objects[Key] = Body
             self.locks[Key] = more
 
-    def get_object(self, *, Bucket, Key):  # noqa: N803
-        class Body:
-            read = staticmethod(lambda: self.objects[Key])
-
-        return {"Body": Body}
+    def get_object(self, *, Bucket, Key, **_):  # noqa: N803
+        if Key in self.refused:
+            raise ClientError({"Error": {"Code": self.refused[Key], "Message": "no"}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[Key]), "ContentLength": len(self.objects[Key])}
 
     def get_paginator(self, name):
         class Pages:
@@ -408,6 +409,48 @@ def test_evidence_that_cannot_be_written_is_an_error(s3, store):
     s3.objects[chain_prefix(OWNER) + "00000001.json"] += b" "
     with pytest.raises(EvidenceNotWritten, match="altered"):
         append(store, 1)
+
+
+def test_what_lies_in_glacier_or_is_refused_is_named_and_never_whole(s3, store):
+    written = append(store)
+    attachment, record = written.record.attachments[0].key, written.record.key
+    s3.refused[attachment] = "InvalidObjectState"
+    outcome = verify(store.objects(), OWNER, None, None, store.unread)
+    assert outcome.problems == (f"{attachment} is in Glacier: restore required (aws s3api restore-object)",)
+    s3.refused = {record: "AccessDenied"}
+    with pytest.raises(EvidenceError, match=r"could not be read: .*AccessDenied"):
+        store.last()
+    store.unread.clear()
+    outcome = verify(store.objects(), OWNER, None, None, store.unread)
+    assert f"{record} could not be read" in outcome.problems[0]
+    with pytest.raises(EvidenceNotWritten, match="AccessDenied") as refused:
+        append(store, 1)
+    assert not isinstance(refused.value, ChainBroken)  # refused is not altered
+
+
+def test_a_forged_newest_record_stops_the_chain_and_not_the_report(s3, store, monkeypatch):
+    environment = {
+        "OWNER": OWNER, "CLUSTER_ID": "clinic", "CLUSTER_RESOURCE_ID": "cluster-A", "BACKUP_BUCKET": "backups",
+        "BACKUP_KEY_ARN": "arn:aws:kms:eu-west-1:111122223333:key/k",
+        "RETENTION_POLICY": RetentionPolicy.hipaa().to_json(),
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(report_compliance, "make_client", lambda: s3)
+    append(store)
+    forged = chain_prefix(OWNER) + "00000001.json"
+    s3.objects[forged] += b" "
+    s3.objects["facts.json"] = json.dumps({"schema": 1, "observations": {}}).encode()
+    event = {"execution": "run-9", "started": (START + timedelta(days=9)).isoformat(), "facts": "facts.json"}
+    answer = report_compliance.handler(event, None)
+    assert (answer["compliance_status"], answer["record"], answer["head"]) == ("FAIL", None, None)
+    assert "altered" in answer["findings"][0]["reason"]
+    keys = answer["attachments"]
+    assert keys["report.html"] == f"{ROOT}unchained/Stack%2FBackup/run-9/report.html"
+    assert b"outside the evidence chain" in s3.objects[keys["report.html"]]
+    assert json.loads(s3.objects[keys["report.json"]])["compliance_status"] == "FAIL"
+    assert s3.locks[keys["report.json"]]["ObjectLockMode"] == "GOVERNANCE"
+    assert [k for k in s3.objects if k.startswith(chain_prefix(OWNER))] == [forged]
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
