@@ -289,18 +289,29 @@ def _windows(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str,
     for cluster in app.clusters():
         names = ("PreferredBackupWindow", "PreferredMaintenanceWindow")
         daily, weekly = (cluster.properties.get(name) for name in names)
-        if not (isinstance(daily, str) and isinstance(weekly, str)):
-            continue  # one of them is AWS's choice, or known only at deployment
+        if not isinstance(daily, str):
+            continue  # it is AWS's choice, or known only at deployment
         try:
-            AutomatedTier(keep_days=policy.automated.keep_days, backup_window=daily, maintenance_window=weekly)
+            # Without the other window only the backup window's own length can be judged.
+            beside = weekly if isinstance(weekly, str) else _far_from(daily)
+            AutomatedTier(keep_days=policy.automated.keep_days, backup_window=daily, maintenance_window=beside)
         except PolicyError as error:
             yield cluster, "Properties.PreferredBackupWindow", str(error).replace("automated.", "")
 
 
+def _far_from(daily: str) -> str:
+    """A maintenance window that a backup window which begins then does not meet."""
+    hour = (int(daily[:2]) + 12) % 24 if daily[:2].isdigit() else 12
+    return f"mon:{hour:02}:00-mon:{hour:02}:30"
+
+
 def _unwatched(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
     heard = (
-        *(_hears_of_backup(_object(r.properties.get("EventPattern")).get("source")) for r in app.of(_RULE)),
-        *(a.properties.get("Namespace") == "AWS/Backup" for a in app.of(_ALARM)),
+        *(_tells_of_failures(r.properties) for r in app.of(_RULE)),
+        *(
+            a.properties.get("Namespace") == "AWS/Backup" and bool(a.properties.get("AlarmActions"))
+            for a in app.of(_ALARM)
+        ),
         *(
             _FAILED in _list(_object(v.properties.get("Notifications")).get("BackupVaultEvents"))
             for v in app.of(_VAULT)
@@ -309,6 +320,24 @@ def _unwatched(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, s
     if not any(heard):
         for cluster in app.clusters():
             yield cluster, "Properties", "no rule, alarm or vault of this app tells of failed AWS Backup jobs"
+
+
+def _tells_of_failures(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule is on, has a target, and lets a failed backup job through; what only the deployment knows does."""
+    pattern = _object(rule.get("EventPattern"))
+    if str(rule.get("State", "ENABLED")).startswith("DISABLED") or not rule.get("Targets"):
+        return False
+    kinds, states = pattern.get("detail-type"), _object(pattern.get("detail")).get("state")
+    return (
+        _hears_of_backup(pattern.get("source"))
+        and (kinds is None or _lets_through(kinds, {"Backup Job State Change"}))
+        and (states is None or _lets_through(states, {"FAILED"}))
+    )
+
+
+def _lets_through(matchers: Any, wanted: set[str]) -> bool:
+    """Whether a list of matchers has one of these texts, or a matcher that is not simple."""
+    return not isinstance(matchers, list) or any(not isinstance(one, str) or one in wanted for one in matchers)
 
 
 def _hears_of_backup(source: Any) -> bool:
@@ -345,13 +374,21 @@ def _plan_rules(plan: Resource) -> list[dict[str, Any]]:
 
 def _plan_too_short(app: App, policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:
     wanted = max((rule.delete_after_days for rule in policy.snapshot_rules()), default=0)
-    plans = list(app.of(_PLAN))
+    every = list(app.of(_PLAN))
+    plans = [plan for plan in every if _is_of_aurora(app, plan)]
     kept = [_kept_days(rule) for plan in plans for rule in _plan_rules(plan)]
-    if not plans or None in kept or max((days for days in kept if days is not None), default=0) >= wanted:
+    if None in kept or max((days for days in kept if days is not None), default=0) >= wanted:
         return
-    for plan in plans:
+    for plan in plans or every:
         where = "Properties.BackupPlan.BackupPlanRule"
         yield plan, where, f"no rule keeps recovery points for the {wanted} days that the policy asks for"
+
+
+def _is_of_aurora(app: App, plan: Resource) -> bool:
+    """Whether a plan may choose an Aurora cluster: one whose selections all choose something else does not."""
+    mine = [s for s in app.of(_SELECTION) if app.refers_to(s.properties.get("BackupPlanId"), s.template, plan)]
+    clusters = list(app.clusters())
+    return not mine or not clusters or any(_selects(app, s, cluster) for s in mine for cluster in clusters)
 
 
 def _kept_days(rule: Mapping[str, Any]) -> int | None:
@@ -385,9 +422,10 @@ def _lifecycle(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, s
 
 def _as_lifecycle(rule: Mapping[str, Any]) -> None:
     """Raises PolicyError for what S3 would refuse; what is known only at deployment is left out."""
+    given = [*_list(rule.get("Transitions")), rule.get("Transition")]
     transitions = [
         (days, str(t.get("StorageClass")))
-        for t in _list(rule.get("Transitions"))
+        for t in given
         if isinstance(t, dict) and (days := _number(t.get("TransitionInDays"))) is not None
     ]
     known = {c.value for c in StorageClass}
@@ -395,6 +433,12 @@ def _as_lifecycle(rule: Mapping[str, Any]) -> None:
     expire = _number(rule.get("ExpirationInDays"))
     name = str(rule.get("Prefix") or rule.get("Id") or "the rule")
     LifecycleRule(name, expire if expire is not None else 36_500, moves)
+    gone = _object(rule.get("NoncurrentVersionExpiration")).get("NoncurrentDays")
+    last = _number(gone if gone is not None else rule.get("NoncurrentVersionExpirationInDays"))
+    for move in (*_list(rule.get("NoncurrentVersionTransitions")), rule.get("NoncurrentVersionTransition")):
+        days = _number(_object(move).get("TransitionInDays"))
+        if last is not None and days is not None and last <= days:
+            raise PolicyError(f"{name}: old versions must expire after their transition at {days} days, got {last}")
 
 
 def _sharing(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, str, str]]:

@@ -183,6 +183,7 @@ Resources:
     Type: AWS::Events::Rule
     Properties:
       EventPattern: {source: [aws.backup], detail-type: [Backup Job State Change]}
+      Targets: [{Id: topic, Arn: "arn:aws:sns:eu-west-1:111122223333:failed"}]
 Parameters:
   KeyArn: {Type: String}
   Days: {Type: Number, Default: 7}
@@ -236,7 +237,8 @@ def test_a_well_kept_app_has_no_finding_also_when_the_plan_is_in_another_stack(t
         service="rds", resource="cluster", resource_name=cluster.ref, arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME
     )
     plan.add_selection("Db", resources=[backup.BackupResource.from_arn(arn)])
-    events.Rule(care, "Failed", event_pattern=events.EventPattern(source=["aws.backup"]))
+    target = events.CfnRule.TargetProperty(arn="arn:aws:sns:eu-west-1:111122223333:failed", id="topic")
+    events.CfnRule(care, "Failed", event_pattern={"source": ["aws.backup"]}, targets=[target])
     report = synthesised(app)
     assert (report["conclusion"], rules(report)) == ("success", {})
 
@@ -449,7 +451,7 @@ def test_a_permission_is_read_however_it_is_written():
      ([{"anything-but": ["aws.ec2"]}], True), ({"Ref": "P"}, False), (None, False)],
 )  # fmt: skip
 def test_failures_are_heard_of_by_whatever_pattern_lets_them_through(source, heard):
-    rule = ("AWS::Events::Rule", {"EventPattern": {"source": source}})
+    rule = ("AWS::Events::Rule", {"EventPattern": {"source": source}, "Targets": [{"Arn": "x"}]})
     assert breaks("BR08", Db=(CLUSTER, GOOD), R=rule) == ([] if heard else ["Db"])
 
 
@@ -459,7 +461,45 @@ def test_a_vault_s_notifications_and_an_alarm_tell_of_failures_too():
         told = {"Notifications": {"BackupVaultEvents": [event], "SNSTopicArn": "x"}}
         assert breaks("BR08", Db=(CLUSTER, GOOD), V=(vault, told)) == found
     for namespace, found in (("AWS/Backup", []), ("AWS/RDS", ["Db"])):
-        assert breaks("BR08", Db=(CLUSTER, GOOD), A=("AWS::CloudWatch::Alarm", {"Namespace": namespace})) == found
+        alarm = {"Namespace": namespace, "AlarmActions": ["x"]}
+        assert breaks("BR08", Db=(CLUSTER, GOOD), A=("AWS::CloudWatch::Alarm", alarm)) == found
+    unheard = ("AWS::CloudWatch::Alarm", {"Namespace": "AWS/Backup"})
+    assert breaks("BR08", Db=(CLUSTER, GOOD), A=unheard) == ["Db"]
+
+
+@pytest.mark.parametrize(
+    ("change", "heard"),
+    [({}, True), ({"State": "DISABLED"}, False), ({"State": "ENABLED"}, True), ({"Targets": []}, False),
+     ({"detail-type": ["Copy Job State Change"]}, False), ({"detail-type": ["Backup Job State Change"]}, True),
+     ({"detail": {"state": ["COMPLETED"]}}, False), ({"detail": {"state": ["FAILED", "ABORTED"]}}, True),
+     ({"detail": {"state": [{"anything-but": "COMPLETED"}]}}, True), ({"detail-type": {"Ref": "P"}}, True)],
+)  # fmt: skip
+def test_a_rule_tells_of_failures_when_it_is_on_has_a_target_and_lets_them_through(change, heard):
+    pattern = {"source": ["aws.backup"], **{k: v for k, v in change.items() if k in ("detail-type", "detail")}}
+    rest = {k: v for k, v in change.items() if k in ("State", "Targets")}
+    rule = ("AWS::Events::Rule", {"EventPattern": pattern, "Targets": [{"Arn": "x"}], **rest})
+    assert breaks("BR08", Db=(CLUSTER, GOOD), R=rule) == ([] if heard else ["Db"])
+
+
+@pytest.mark.parametrize(("window", "found"), [("03:00-03:10", ["Db"]), ("03:00-03:30", []), ("nonsense", ["Db"])])
+def test_a_backup_window_is_judged_also_without_a_maintenance_window(window, found):
+    properties = {k: v for k, v in GOOD.items() if k != "PreferredMaintenanceWindow"}
+    assert breaks("BR07", Db=(CLUSTER, {**properties, "PreferredBackupWindow": window})) == found
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"ExpirationInDays": 35, "Transition": {"TransitionInDays": 90, "StorageClass": "GLACIER"}},
+        {"NoncurrentVersionExpirationInDays": 30}
+        | {"NoncurrentVersionTransition": {"TransitionInDays": 30, "StorageClass": "GLACIER"}},
+        {"NoncurrentVersionExpiration": {"NoncurrentDays": 30}}
+        | {"NoncurrentVersionTransitions": [{"TransitionInDays": 60, "StorageClass": "GLACIER"}]},
+    ],
+)
+def test_a_lifecycle_is_read_however_it_is_written(rule):
+    bucket = ("AWS::S3::Bucket", {"LifecycleConfiguration": {"Rules": [rule]}})
+    assert breaks("BR13", B=bucket) == ["B"]
 
 
 ODD = [None, "", 0, -1, True, [], {}, [None], [[]], {"Ref": "P"}, {"Ref": ["x"]}, {"Fn::GetAtt": "Db.Arn"},
@@ -526,3 +566,8 @@ def test_a_rule_that_keeps_for_ever_is_long_enough():
     assert breaks("BR11", P=of({"DeleteAfterDays": 35})) == ["P"]
     assert breaks("BR11", P=of({"DeleteAfterDays": 35}, {"DeleteAfterDays": 2192})) == []
     assert breaks("BR11", P=of({})) == []
+    # A long plan of something else keeps no Aurora cluster.
+    chosen = {"BackupPlanId": {"Ref": "Long"}, "BackupSelection": {"Resources": ["arn:aws:dynamodb:r:a:table/t"]}}
+    found = {"Db": (CLUSTER, GOOD), "P": of({"DeleteAfterDays": 35}), "Long": of({"DeleteAfterDays": 2192})}
+    assert breaks("BR11", **found, S=(SELECT, chosen)) == ["P"]
+    assert breaks("BR11", **found, S=(SELECT, {**chosen, "BackupSelection": {"Resources": ["*"]}})) == []

@@ -57,6 +57,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     document = report.document
     attachments = {**_shown(report), "facts.json": facts}
     verifications = {v["name"]: v["verdict"] for v in document["verifications"]}
+    kept: dict[str, Any]
     try:
         written = store.append(
             kind=KIND,
