@@ -9,7 +9,8 @@ from typing import Any
 
 from aurora_backup.errors import PreflightFailed
 
-_READER = "an available reader without reported lag"
+_READER = "an available reader without reported trouble"
+MOST_LAG_MS = 60_000  # of a reader: usual are tens of milliseconds
 # PostgreSQL's words, as its statements and its client programs repeat them.
 _CANCELLED = ("due to conflict with recovery", "due to recovery conflict")
 
@@ -57,6 +58,19 @@ def fall_back(instance: dict[str, Any], problem: str) -> dict[str, Any] | None:
     if instance.get("role") != "reader" or not writer or not any(text in problem for text in _CANCELLED):
         return None
     return {**writer, "reason": f"reader {instance.get('id')} cancelled the dump: conflict with recovery"}
+
+
+def leave_lagging(instance: dict[str, Any], lag_ms: float | None) -> dict[str, Any]:
+    """Return the instance with its lag in the reason, or the writer when a reader is more than a minute behind.
+
+    lag_ms: milliseconds behind the writer, None where the server does not say.
+    """
+    if instance.get("role") != "reader" or lag_ms is None:
+        return instance
+    writer = instance.get("writer")
+    if lag_ms > MOST_LAG_MS and writer:
+        return {**writer, "reason": f"reader {instance['id']} is {lag_ms / 1000:.0f} s behind"}
+    return {**instance, "reason": f"{instance['reason']}, {lag_ms:.0f} ms behind"}
 
 
 def _with_writer(

@@ -74,6 +74,30 @@ def _one(event, database):
     return {**event, "database": database}
 
 
+@pytest.mark.parametrize(
+    ("lag", "role", "reason"),
+    [
+        (80, "reader", "chosen, 80 ms behind"),
+        (61_000, "writer", "reader i is 61 s behind"),
+        (None, "reader", "chosen"),  # of another instance, or no Aurora
+    ],
+)
+def test_a_reader_that_is_a_minute_behind_is_left_for_the_writer(
+    deployed, event, own_sample, postgres, lag, role, reason
+):
+    row = f"VALUES ('i', {lag}::float8), ('w', NULL)" if lag else "SELECT 'w', 1::float8"
+    postgres.psql(
+        "CREATE FUNCTION pg_catalog.aurora_replica_status(OUT server_id text, OUT replica_lag_in_msec float8) "
+        f"RETURNS SETOF record LANGUAGE sql AS $$ {row} $$",
+        own_sample.dbname,
+    )
+    writer = {**event["instance"], "id": "w", "reason": "to fall back to"}
+    reader = {**event["instance"], "role": "reader", "reason": "chosen", "writer": writer}
+    found = preflight.handler({**event, "instance": reader, "databases": [own_sample.dbname]}, None)
+    assert (found["instance"]["role"], found["instance"]["reason"]) == (role, reason)
+    assert [d["name"] for d in found["databases"]] == [own_sample.dbname]
+
+
 def test_preflight_dump_verify_and_conclude(deployed, event, sample, bucket):
     checked = preflight.handler({**event, "databases": [sample.dbname]}, None)
     assert checked["refused"] == []
@@ -281,12 +305,12 @@ def _instance(name, *, writer=False, status="available", tier=1, infos=None):
 LAGGING = [{"StatusType": "read replication", "Normal": False, "Status": "error"}]
 CHOICES = [
     ([_instance("w", writer=True)], ("w", "writer", "the cluster has no reader")),
-    ([_instance("w", writer=True), _instance("r")], ("r", "reader", "an available reader without reported lag")),
+    ([_instance("w", writer=True), _instance("r")], ("r", "reader", "an available reader without reported trouble")),
     ([_instance("w", writer=True), _instance("r", status="creating")], ("w", "writer", "reader r is creating")),
     ([_instance("w", writer=True), _instance("r", infos=LAGGING)],
      ("w", "writer", "reader r reports read replication error")),
     ([_instance("a", tier=1), _instance("b", tier=15), _instance("c", tier=15), _instance("w", writer=True)],
-     ("b", "reader", "an available reader without reported lag")),
+     ("b", "reader", "an available reader without reported trouble")),
 ]  # fmt: skip
 
 
