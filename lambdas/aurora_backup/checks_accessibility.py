@@ -1,4 +1,7 @@
-"""Accessibility: the backups can be read by the role that restores them, and by nobody outside. Pure."""
+"""Accessibility: the backups can be read, and by nobody outside. Pure.
+
+They are read by the role of the gathering function. That the restoring role can read them, only a restore shows.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,9 @@ def _archives(read: Reader, _expected: Expected) -> Found:
 
     tally = Tally().look(read.observation("objects").each(), look)
     note = f"; {cold} are in Glacier: a restore request is required before they can be read" if cold else ""
-    return tally.conclude(f"the first bytes of {tally.examined - cold} objects of the newest sets were read{note}")
+    return tally.conclude(
+        f"the first bytes of {tally.examined - cold} objects of the newest sets were read, by the gatherer's role{note}"
+    )
 
 
 def _points(read: Reader, expected: Expected) -> Found:
