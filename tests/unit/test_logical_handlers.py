@@ -36,6 +36,15 @@ class Context:
         return int(self._seconds * 1000)
 
 
+BUILD = {  # as CodeBuild describes one, cut to what is read and to what must not be told
+    "Id": "dump:1",
+    "BuildStatus": "FAILED",
+    "Phases": [{"PhaseType": "QUEUED"}, {"PhaseType": "BUILD", "Contexts": [{"Message": "exit status 1"}]}],
+    "Logs": {"GroupName": "/dumps", "StreamName": "1"},
+    "Environment": {"EnvironmentVariables": [{"Name": "EVENT", "Value": "x" * 5000}]},
+}
+
+
 @pytest.fixture
 def event(postgres):
     return {
@@ -242,6 +251,10 @@ GOOD = {"database": "a", "dump": {"database": "a", "state": "done", "bytes": 5, 
             "b: DumpFailed: why",
         ),
         ({"results": [GOOD, {"database": "b", "error": "States.Timeout", "cause": ""}]}, r"b: States\.Timeout"),
+        (
+            {"results": [GOOD, {"database": "b", "error": "States.TaskFailed", "cause": json.dumps({"Build": BUILD})}]},
+            "b: States.TaskFailed: build dump:1 ended FAILED: exit status 1; its log is /dumps, stream 1",
+        ),
         ({"results": [{**GOOD, "verified": {"tiers": [{"name": "t", "ok": False, "detail": "bad"}]}}]}, "a: t: bad"),
         ({"results": [{**GOOD, "dump": {"state": "handover"}}]}, "ended in state 'handover'"),
         ({"results": [{"database": "a"}]}, "ended in state None"),

@@ -62,8 +62,19 @@ def _problem(result: dict[str, Any]) -> str | None:
 
 
 def _message(text: str) -> str:
-    """Return the message of a failed function: Step Functions wraps it in JSON with a stack trace."""
+    """Return what a person needs of a failed task: a function's message, or how a build ended and where its log is.
+
+    Step Functions wraps the one in JSON with a stack trace, and gives for the other what CodeBuild says of the build.
+    """
     try:
-        return str(json.loads(text)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(text)
+        build = told.get("Build", told)
+        if "BuildStatus" not in build:
+            return str(told["errorMessage"])
+        contexts = [context for phase in build.get("Phases") or () for context in phase.get("Contexts") or ()]
+        why = "; ".join(str(context["Message"]) for context in contexts if context.get("Message"))
+        log = build.get("Logs") or {}
+        where = f"its log is {log.get('GroupName')}, stream {log.get('StreamName')}"
+        return f"build {build.get('Id')} ended {build['BuildStatus']}{': ' if why else ''}{why}; {where}"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return text
