@@ -497,6 +497,7 @@ SHOWN = {"legal-holds", "storage"}  # in the report; no check rests on them
 NOT_READ = re.compile(
     r".*/Version|.*/(problem|detail)|.*/may/.+|sets/\d+/manifest/(bytes|seconds)"
     r"|key-policy/document/Statement/0/(?!Effect).+"  # what is allowed is not what is denied
+    r"|selections/\d+/name"  # for the message alone
     r"|bucket-lifecycle/4/(prefix|narrowed_by)"  # it does nothing, wherever
     r"|plan/rules/1/(vault|schedule|delete_after_days)"  # a declared rule of the caller's own
     r"|sets/(?!0/)\d+/verification/[^/]+(/(at|detail))?"  # of the newest only
