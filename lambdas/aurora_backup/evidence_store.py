@@ -175,9 +175,12 @@ class EvidenceStore:
         return True
 
     def _keys(self, prefix: str) -> list[str]:
+        return [str(item["Key"]) for item in self._listed(prefix)]
+
+    def _listed(self, prefix: str) -> list[dict[str, Any]]:
         with _told(f"s3:ListBucket of {self._bucket}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+            return [item for page in pages for item in page.get("Contents", [])]
 
     def _read(self, key: str) -> bytes:
         with _told(key):
@@ -189,16 +192,13 @@ class EvidenceStore:
 
         since: aware; None for all of them.
         """
-        pages = self._client.get_paginator("list_objects_v2")
         found = []
-        for part in BESIDE:
-            for page in pages.paginate(Bucket=self._bucket, Prefix=part):
-                for item in page.get("Contents", []):
-                    key = str(item["Key"])
-                    wanted = key in known or since is None or item["LastModified"] >= since
-                    if wanted and is_document(key, self._owner):
-                        data = self._read(key)
-                        found.append(Document(key=key, sha256=sha256(data), bytes=len(data)))
+        for item in (item for part in BESIDE for item in self._listed(part)):
+            key = str(item["Key"])
+            wanted = key in known or since is None or item["LastModified"] >= since
+            if wanted and is_document(key, self._owner):
+                data = self._read(key)
+                found.append(Document(key=key, sha256=sha256(data), bytes=len(data)))
         return found
 
     def objects(self) -> dict[str, bytes]:
