@@ -32,6 +32,7 @@ _UNLOCKED = "drill-unlocked"
 _FROM_SET = "clinic_from_set"
 _SECONDS = 120
 _REGIONAL = "us-east-1"  # the only Region whose buckets are made without a location constraint
+_REFUSALS = ("AccessDenied", "AccessDeniedException", "InvalidRequest", "InvalidRequestException")
 _NOT_REPRESENTED = (
     "IAM, vault, key and bucket policies are not enforced: what they decide is evaluated in docs/threat-model.md",
     "removing the governance lock and ending the key: not tried, because only those policies would stop it",
@@ -185,10 +186,12 @@ def restore_point(world: World, point: str) -> None:
 
 
 def attempt(call: Callable[[], Any]) -> str:
-    """`deleted`, or `refused: ` and why."""
+    """`deleted`, or `refused: ` and why. Raises what is no refusal: a wrong name, or a service that is down."""
     try:
         call()
     except ClientError as error:
+        if error.response["Error"]["Code"] not in _REFUSALS:
+            raise
         return f"refused: {error.response['Error']['Message']}"[:200]
     return "deleted"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aws_cdk import Aws, Duration, RemovalPolicy
@@ -34,7 +35,10 @@ class BackupBucket(Construct):
     object_lock: True switches S3 Object Lock on, which cannot be done later; legal holds and evidence locks need it.
         No default retention is set: what is locked, and for how long, is decided object by object. Default: True.
     name: Default: CloudFormation's own. A replica in another account needs one that is known there.
-    locked_days: every version is locked in compliance mode for this long. Default: none is, unless asked for.
+    locked_days: every version that comes without a retention of its own is locked in compliance mode for this long.
+        Default: none is, unless asked for.
+    keep_overwritten: keep a version that is overwritten as long as its prefix's own copies, in place of the policy's
+        `archive.noncurrent_days`: in a replica nobody of this account overwrites anything. Default: False.
     not_replicated: why the bucket replicates nowhere, for the compliance report.
     access_logs: an existing bucket for access logs. Default: one is made, under SSE-S3, because S3's log delivery
         does not write to a bucket under a customer key.
@@ -52,12 +56,16 @@ class BackupBucket(Construct):
         object_lock: bool = True,
         name: str | None = None,
         locked_days: int | None = None,
+        keep_overwritten: bool = False,
         not_replicated: str = _NOT_REPLICATED,
         access_logs: s3.IBucket | None = None,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
         super().__init__(scope, construct_id)
-        derived = policy.lifecycle_rules()
+        derived = [
+            replace(rule, noncurrent_days=max(rule.noncurrent_days, rule.expire_days)) if keep_overwritten else rule
+            for rule in policy.lifecycle_rules()
+        ]
         _keep_apart(derived, lifecycle)
         disposable = removal_policy is RemovalPolicy.DESTROY
         logs = access_logs or self._access_log_bucket(policy, removal_policy)

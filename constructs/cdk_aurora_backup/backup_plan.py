@@ -109,6 +109,7 @@ class BackupPlan(Construct):
         vaults = [*(copy.vault for copy in copies), *_copied_to(rules)]
         self._destinations = list(dict.fromkeys(vault.backup_vault_arn for vault in vaults))
         accounts = sorted({account for vault in vaults if (account := check_reach(self, vault)[0])})
+        _check_own_copies(rules, copies)
         made = (
             None
             if vault
@@ -116,7 +117,7 @@ class BackupPlan(Construct):
                 self,
                 "Vault",
                 key=key,
-                rules=kept,
+                rules={name: days for name, days in kept.items() if name not in _elsewhere(rules)},
                 lock=lock if kept else None,
                 break_glass=break_glass,
                 protected=removal_policy is not RemovalPolicy.DESTROY,
@@ -129,7 +130,10 @@ class BackupPlan(Construct):
         self._bounds = made.bounds if made else None
         self._rules = tuple(name for name in kept if name not in of_policy)
         keys = (key, *([target.key] if target.key else []))
-        self._share_keys(keys, accounts)
+        chosen = (key for selection in (selections or {}).values() for key in selection.keys)
+        self._share_keys([*keys, *chosen], accounts)
+        self._written_by_rules = [vault.backup_vault_arn for vault in _own_vaults(rules)]
+        self._copy_keys = [copy.key for copy in copies if copy.key]
         self._plan = backup.BackupPlan(self, "Plan", backup_vault=self._vault) if kept else None
         for rule in policy.snapshot_rules():
             self._add(
@@ -225,9 +229,10 @@ class BackupPlan(Construct):
             self,
             construct_id,
             clusters=selection.arns,
-            tags=_tags(selection),
-            keys=selection.keys,
-            vaults=[self._vault.backup_vault_arn, *self._destinations],
+            any_tag=selection.any_tag,
+            conditions=selection.conditions,
+            keys=[*selection.keys, *self._copy_keys],
+            vaults=list(dict.fromkeys([self._vault.backup_vault_arn, *self._written_by_rules, *self._destinations])),
             copy_regions=sorted(set(regions)),
         )
 
@@ -288,11 +293,28 @@ def _copied_to(rules: Sequence[backup.BackupPlanRule]) -> list[backup.IBackupVau
     ]
 
 
-def _tags(selection: Selection) -> list[tuple[str, str, str]]:
-    found = [("StringEquals", key, value) for key, value in selection.any_tag.items()]
-    for operator, wanted in selection.conditions.items():
-        found += [(operator, key.removeprefix(_TAG_KEY), value) for key, value in wanted.items()]
-    return found
+def _check_own_copies(rules: Sequence[backup.BackupPlanRule], copies: Sequence[Copy]) -> None:
+    """Hold the copies of the caller's own rules to the bounds of a destination that `copies` knows."""
+    by_arn = {copy.vault.backup_vault_arn: copy for copy in copies}
+    for rule in rules:
+        for action in rule.props.copy_actions or []:
+            copy = by_arn.get(cast("backup.IBackupVault", action.destination_backup_vault).backup_vault_arn)
+            if action.delete_after is None:
+                raise SynthError(
+                    f"copy of rule {rule.props.rule_name!r}: delete_after must be given, or it never expires"
+                )
+            if copy:
+                copy.check_bounds({str(rule.props.rule_name): _days(action.delete_after)})
+
+
+def _own_vaults(rules: Sequence[backup.BackupPlanRule]) -> list[backup.IBackupVault]:
+    """The vaults of rules that do not write into the plan's."""
+    return [cast("backup.IBackupVault", rule.props.backup_vault) for rule in rules if rule.props.backup_vault]
+
+
+def _elsewhere(rules: Sequence[backup.BackupPlanRule]) -> set[str]:
+    """The names of rules that do not write into the plan's vault, whose lock they therefore never meet."""
+    return {str(rule.props.rule_name) for rule in rules if rule.props.backup_vault}
 
 
 def _region(arn: str) -> str | None:

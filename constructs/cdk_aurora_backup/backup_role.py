@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from cdk_aurora_backup.permissions import ServiceRole, Statement, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_kms as kms
     from constructs import Construct
@@ -39,15 +39,16 @@ def snapshot_role(
     construct_id: str,
     *,
     clusters: Sequence[str],
-    tags: Sequence[tuple[str, str, str]] = (),
+    any_tag: Mapping[str, str] | None = None,
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
     keys: Sequence[kms.IKey],
     vaults: Sequence[str],
     copy_regions: Sequence[str] = (),
 ) -> ServiceRole:
     """A role that snapshots these clusters into the first vault and copies into the others.
 
-    clusters: ARNs. tags: (operator, key, value) of clusters that are selected by tag. vaults: ARNs, the plan's own
-    first. copy_regions: other Regions that copies go to.
+    clusters: ARNs. any_tag: tags of which a cluster has one. conditions: on `aws:ResourceTag/...`, by operator, all of
+    which hold. vaults: ARNs, the plan's own first. copy_regions: other Regions that copies go to.
     """
     statements = []
     if clusters:
@@ -55,6 +56,11 @@ def snapshot_role(
         statements.append(
             statement("Snapshot", ["rds:CreateDBClusterSnapshot", *FIND], list(clusters), wildcard=wildcard)
         )
+    tags: list[Mapping[str, Mapping[str, str]]] = [
+        {"StringEquals": {f"aws:ResourceTag/{key}": value}} for key, value in (any_tag or {}).items()
+    ]
+    if conditions:  # one statement, whose conditions IAM takes together
+        tags.append(conditions)
     if tags:
         everywhere = [rds_arn(scope, "cluster", "*")]
         statements += [
@@ -62,10 +68,10 @@ def snapshot_role(
                 f"SnapshotTagged{n}",
                 ["rds:CreateDBClusterSnapshot"],
                 everywhere,
-                {operator: {f"aws:ResourceTag/{key}": value}},
+                {operator: dict(wanted) for operator, wanted in condition.items()},
                 wildcard=_ANY_CLUSTER,
             )
-            for n, (operator, key, value) in enumerate(tags)
+            for n, condition in enumerate(tags)
         ]
         statements.append(statement("FindClusters", FIND, everywhere, wildcard=_FIND_ANY))
     statements += [

@@ -38,11 +38,12 @@ PROTECTED_ACTIONS = (
     "backup:PutBackupVaultAccessPolicy",
     "backup:UpdateRecoveryPointLifecycle",
 )
+# AWS Backup sends no BACKUP_JOB_FAILED, BACKUP_JOB_EXPIRED or RESTORE_JOB_FAILED any more: the message of a job that is
+# over carries its state, good or bad.
 VAULT_EVENTS = (
-    backup.BackupVaultEvents.BACKUP_JOB_FAILED,
-    backup.BackupVaultEvents.BACKUP_JOB_EXPIRED,
+    backup.BackupVaultEvents.BACKUP_JOB_COMPLETED,
     backup.BackupVaultEvents.COPY_JOB_FAILED,
-    backup.BackupVaultEvents.RESTORE_JOB_FAILED,
+    backup.BackupVaultEvents.RESTORE_JOB_COMPLETED,
     backup.BackupVaultEvents.RECOVERY_POINT_MODIFIED,
 )
 
@@ -162,7 +163,7 @@ class BackupVault(Construct):
     protected: False leaves out lock and policy, for stacks that are torn down. Default: True.
     copies_from: accounts that may copy into the vault. Default: none but its own.
     name: Default: `default_vault_name`. A vault in another account needs one that is known there.
-    topic: hears of failed and expired jobs and modified recovery points. Default: none.
+    topic: hears of jobs that are over, with their state, failed copies and modified recovery points. Default: none.
     removal_policy: Default: RETAIN.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aws_cdk import Stack
+from aws_cdk import Annotations, Stack
 
 from cdk_aurora_backup.backup_vault import AirGappedVault, BackupVault, VaultLock
 from cdk_aurora_backup.checks import SynthError, known
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_backup as backup
+    from aws_cdk import aws_kms as kms
     from constructs import Construct
+
+
+_ARN_PARTS = 7  # arn:partition:backup:region:account:backup-vault:name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,15 @@ class Copy:
     rules: names of the plan's rules. Default: all.
     keep_days: Default: as long as the original.
     bounds: least and most days of the destination's lock, where it is locked. Default: those of a vault made here.
+    key: the destination vault's customer key, where the vault is in another Region of this account: the copy is
+        encrypted under it by the plan's role. Default: the role is given none.
     """
 
     to: BackupVault | AirGappedVault | backup.IBackupVault
     rules: tuple[str, ...] = ()
     keep_days: int | None = None
     bounds: tuple[int, int] | None = None
+    key: kms.IKey | None = None
 
     @property
     def vault(self) -> backup.IBackupVault:
@@ -45,21 +52,34 @@ class Copy:
         if unknown := sorted(set(self.rules) - set(rules)):
             raise SynthError(f"Copy.rules: the plan has no rule {unknown[0]!r}, it has {', '.join(sorted(rules))}")
         found = {name: self.keep_days or days for name, days in rules.items() if not self.rules or name in self.rules}
+        self.check_bounds(found)
+        return found
+
+    def check_bounds(self, kept: Mapping[str, int]) -> None:
+        """Raises SynthError for copies, days kept by rule name, that the destination's lock would fail."""
         bounds = self.bounds or (self.to.bounds if isinstance(self.to, (BackupVault, AirGappedVault)) else None)
         if bounds:
-            VaultLock(min_days=bounds[0], max_days=bounds[1]).within({f"copy of {n}": d for n, d in found.items()})
-        return found
+            VaultLock(min_days=bounds[0], max_days=bounds[1]).within({f"copy of {n}": d for n, d in kept.items()})
 
 
 def check_reach(scope: Construct, vault: backup.IBackupVault) -> tuple[str | None, str | None]:
     """The (account, Region) of a copy's destination where they differ from the stack's, each None where they do not.
 
     Raises SynthError when both differ: AWS Backup copies an Aurora snapshot to another account or to another Region in
-    one action, never to both. A destination or a stack that is not known at synth is passed.
+    one action, never to both. Where the stack is not known at synth, a destination that is known is taken for another
+    account, which costs a statement in a key's policy that nobody needs, and is said; its Region is then not checked.
     """
     stack = Stack.of(scope)
-    account = _other(vault.env.account, stack.account)
-    region = _other(vault.env.region, stack.region)
+    their_account, their_region = _whereabouts(vault)
+    account = _other(their_account, stack.account)
+    region = _other(their_region, stack.region)
+    if known(their_account) and not known(stack.account):
+        Annotations.of(scope).add_warning_v2(
+            "cdk-aurora-backup:copy-reach",
+            f"The stack names no account and Region, so nothing was checked of its copies to {their_region} in account "
+            f"{their_account}: an Aurora snapshot is copied to another account or to another Region, not to both.",
+        )
+        account = their_account
     if account and region:
         raise SynthError(
             f"copy to {region} in account {account}: an Aurora snapshot is copied to another account or to another "
@@ -78,6 +98,15 @@ def seen_from(scope: Construct, copies: Sequence[Copy]) -> list[str]:
     here = (stack.account, stack.region)
     vaults = [copy.vault for copy in copies if not isinstance(copy.to, AirGappedVault)]
     return list(dict.fromkeys(v.backup_vault_name for v in vaults if (v.env.account, v.env.region) == here))
+
+
+def _whereabouts(vault: backup.IBackupVault) -> tuple[str, str]:
+    """The (account, Region) of a vault, by its ARN where that says them."""
+    arn = vault.backup_vault_arn
+    parts = arn.split(":") if known(arn) else []
+    if len(parts) < _ARN_PARTS:
+        return vault.env.account, vault.env.region
+    return parts[4], parts[3]
 
 
 def _other(theirs: str, ours: str) -> str | None:

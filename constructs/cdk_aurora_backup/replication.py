@@ -62,9 +62,12 @@ class ReplicateTo:
 class ReplicaBucket(Construct):
     """The receiving end, in another account: a bucket with its own key, where nothing locked can be deleted.
 
-    Every version that arrives is locked in S3 Object Lock's compliance mode for `locked_days`: no principal of either
-    account deletes it sooner. Each lock ends by itself, so no acknowledgement is asked for. Senders may add versions,
-    never delete, and delete markers are not replicated.
+    Every version that arrives without a retention of its own, as dump sets do, is locked in S3 Object Lock's compliance
+    mode for `locked_days`: no principal of either account deletes it sooner. Each lock ends by itself, so no
+    acknowledgement is asked for. S3 replicates a retention that the source has, and it takes the place of this default:
+    evidence arrives in the mode of the source's `EvidenceLock`, and in governance mode an administrator of this account
+    can delete it. Senders may add versions, never delete, and delete markers are not replicated. What a sender
+    overwrites is kept as long as if it had not been.
 
     copies_from: the accounts that send. name: as the senders know it. policy: gives the lifecycle.
     locked_days: Default: as long as the policy keeps its weekly dump sets.
@@ -106,6 +109,7 @@ class ReplicaBucket(Construct):
             policy=policy,
             name=name,
             locked_days=days,
+            keep_overwritten=True,
             not_replicated="This bucket is the replica.",
             removal_policy=removal_policy,
         ).bucket

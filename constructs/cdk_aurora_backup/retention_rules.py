@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CLUSTER, _VAULT, _PLAN = "AWS::RDS::DBCluster", "AWS::Backup::BackupVault", "AWS::Backup::BackupPlan"
 _SELECTION, _BUCKET, _RULE = "AWS::Backup::BackupSelection", "AWS::S3::Bucket", "AWS::Events::Rule"
-_ALARM, _FAILED = "AWS::CloudWatch::Alarm", "BACKUP_JOB_FAILED"
+_ALARM, _OVER = "AWS::CloudWatch::Alarm", "BACKUP_JOB_COMPLETED"
 _NESTED = "AWS::CloudFormation::Stack"
 _POLICIES = {
     "AWS::IAM::Role": "Policies",
@@ -312,10 +312,7 @@ def _unwatched(app: App, _policy: RetentionPolicy) -> Iterator[tuple[Resource, s
             a.properties.get("Namespace") == "AWS/Backup" and bool(a.properties.get("AlarmActions"))
             for a in app.of(_ALARM)
         ),
-        *(
-            _FAILED in _list(_object(v.properties.get("Notifications")).get("BackupVaultEvents"))
-            for v in app.of(_VAULT)
-        ),
+        *(_OVER in _list(_object(v.properties.get("Notifications")).get("BackupVaultEvents")) for v in app.of(_VAULT)),
     )
     if not any(heard):
         for cluster in app.clusters():

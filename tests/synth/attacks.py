@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 DATA = json.loads((ROOT / "tests/data/attacks.json").read_text())
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-_OPEN_KEY = {  # what an attacker would put in place of a key's policy
+_OPEN = {  # what an attacker would put in place of the policy of a key or a bucket
     "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}],
+    "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "*", "Resource": "*"}],
 }
 # Each copy: (tier, which attacks' `destroys` end it, in which account it lies).
 COPIES = {
@@ -36,6 +36,7 @@ COPIES = {
     "weekly and monthly, second account": ("kept-vault", "kept-vault-key"),
     "logical sets, main bucket": ("bucket", "key"),
     "logical sets, second account": ("kept-bucket", "kept-key"),
+    "evidence, second account": ("kept-evidence", "kept-key"),
 }
 
 
@@ -66,7 +67,8 @@ class Outcome:
         """The table's cell."""
         if self.verdict == "denied":
             return f"denied ({self.why})"
-        return "possible, alarmed" if self.alarmed else "possible"
+        possible = "possible, alarmed" if self.alarmed else "possible"
+        return f"{possible} ({self.why})" if self.why else possible
 
 
 def _one(stack: Resolved, kind: str, wanted: str = "") -> tuple[str, dict[str, Any]]:
@@ -153,8 +155,25 @@ def targets(app: App) -> dict[str, Target]:
     if glass := _break_glass(key_policy):
         found["break-glass"] = Target(glass, account, names={"roleName": glass.rpartition("/")[2]})
     if app.keeper:
-        found |= _kept(app.keeper)
+        found |= _kept(app.keeper, _evidence_mode(main))
+        # The same object as its replica sees it: what is overwritten here is overwritten there.
+        state = {"keeps-overwritten"} if _keeps_overwritten(app.keeper) else set()
+        found["replicated-object"] = replace(found["object"], state=state)
     return found
+
+
+def _evidence_mode(stack: Resolved) -> str:
+    """The mode of Object Lock in which evidence is written, and so replicated."""
+    variables = (p.get("Environment", {}).get("Variables", {}) for _, p in stack.of("AWS::Lambda::Function"))
+    (mode,) = {v["EVIDENCE_LOCK"] for v in variables if "EVIDENCE_LOCK" in v}
+    return str(mode)
+
+
+def _keeps_overwritten(stack: Resolved) -> bool:
+    """Whether the lifecycle of the stack's bucket keeps overwritten versions as long as those that are not."""
+    _, properties = _one(stack, "AWS::S3::Bucket", "StorageBucket")
+    rules = [r for r in properties["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in r]
+    return all(r["NoncurrentVersionExpiration"]["NoncurrentDays"] >= r["ExpirationInDays"] for r in rules)
 
 
 def _break_glass(key_policy: Any) -> str | None:
@@ -164,7 +183,7 @@ def _break_glass(key_policy: Any) -> str | None:
     return named[0] if named else None
 
 
-def _kept(stack: Resolved) -> dict[str, Target]:
+def _kept(stack: Resolved, evidence: str) -> dict[str, Target]:
     account, region = stack.account, stack.region
     vault, vault_policy, vault_state = _vault(stack)
     bucket, bucket_policy, bucket_state = _bucket(stack)
@@ -174,14 +193,26 @@ def _kept(stack: Resolved) -> dict[str, Target]:
     found = {
         "kept-recovery-point": Target(point, account, vault_policy, "kept-vault-policy", state=vault_state),
         "kept-vault": Target(vault, account, vault_policy, "kept-vault-policy", state=vault_state),
-        "kept-bucket": Target(f"arn:aws:s3:::{bucket}", account, bucket_policy, None, names, bucket_state),
+        "kept-bucket": Target(
+            f"arn:aws:s3:::{bucket}", account, bucket_policy, "kept-bucket-policy", names, bucket_state
+        ),
         "kept-object": Target(
-            f"arn:aws:s3:::{bucket}/logical-backups/a", account, bucket_policy, None, {}, bucket_state
+            f"arn:aws:s3:::{bucket}/logical-backups/a", account, bucket_policy, "kept-bucket-policy", {}, bucket_state
+        ),
+        "kept-evidence": Target(  # its own retention takes the place of the bucket's
+            f"arn:aws:s3:::{bucket}/compliance-backups/evidence/a",
+            account,
+            bucket_policy,
+            "kept-bucket-policy",
+            {},
+            {"object-lock"} if evidence == "COMPLIANCE" else set(),
         ),
         "kept-key": Target(key, account, key_policy, "kept-key-policy"),
     }
     if own := [(n, p) for n, p in stack.of("AWS::KMS::Key") if "Sets" not in n]:  # an air-gapped vault has AWS's own
         found["kept-vault-key"] = Target(stack.arn(own[0][0]), account, own[0][1]["KeyPolicy"], "kept-vault-key-policy")
+    if glass := _break_glass(key_policy):
+        found["kept-break-glass"] = Target(glass, account, names={"roleName": glass.rpartition("/")[2]})
     return found
 
 
@@ -234,7 +265,7 @@ def table(apps: Mapping[str, App], *, by: str | None = None) -> dict[str, list[O
         principal = f"arn:aws:iam::{by or apps[option].protected.account}:role/administrator"
         for n, attack in enumerate(DATA["attacks"]):
             if target := found.get(attack["on"]):
-                broken = _OPEN_KEY if (target.protection or "").endswith("key-policy") else None
+                broken = _OPEN if (target.protection or "").endswith(("key-policy", "bucket-policy")) else None
                 simulations += [
                     _simulation(f"{option}/{n}/as deployed", principal, attack, target, target.policy),
                     _simulation(
@@ -249,16 +280,20 @@ def table(apps: Mapping[str, App], *, by: str | None = None) -> dict[str, list[O
     return {option: list(_outcomes(option, answers, found, apps[option].protected)) for option, found in wanted.items()}
 
 
-def _refusal(action: str, state: Iterable[str]) -> str | None:
-    return next((s["why"] for s in DATA["services"] if action in s["refuses"] and s["while"] in state), None)
+def _service(action: str, state: Iterable[str]) -> tuple[str, str]:
+    """What the service itself makes of a call that policies allow: `harmless` is one that it takes, to no effect."""
+    for rule in DATA["services"]:
+        for verdict, actions in (("denied", "refuses"), ("harmless", "survives")):
+            if action in rule.get(actions, ()) and rule["while"] in state:
+                return verdict, rule["why"]
+    return "possible", ""
 
 
 def _decide(answer: Mapping[str, Any], action: str, state: Iterable[str]) -> tuple[str, str]:
     if answer["decision"] != "Allowed":
         statements = sorted({d["statement"] for d in answer["denied"] if d["statement"]})
         return "denied", f"policy: {', '.join(statements)}" if statements else "not of that account"
-    why = _refusal(action, state)
-    return ("denied", why) if why else ("possible", "")
+    return _service(action, state)
 
 
 def _outcomes(

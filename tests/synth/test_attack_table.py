@@ -62,6 +62,7 @@ def test_against_all_attacks_together_the_strongest_set_keeps_a_readable_copy_of
     left = attacks.survivors(results["strongest"], apps["strongest"])
     assert left["weekly and monthly, second account"]
     assert left["logical sets, second account"]
+    assert left["evidence, second account"]
 
 
 def test_what_cannot_be_locked_is_said_to_be_lost_under_every_option(results, apps):
@@ -146,6 +147,34 @@ def test_control_a_second_account_that_lets_the_first_in_is_not_one(apps):
             body["Properties"].pop("ObjectLockConfiguration", None)
     weak = replace(app, keeper=replace(app.keeper, template=template))
     assert not attacks.survivors(attacks.table({"weak": weak})["weak"], weak)["logical sets, second account"]
+
+
+def test_control_a_replica_that_expires_what_is_overwritten_loses_its_sets_to_the_first_account(apps):
+    app = apps["second account"]
+    template = copy.deepcopy(app.keeper.template)
+    for body in template["Resources"].values():
+        for rule in (
+            body["Properties"].get("LifecycleConfiguration", {}).get("Rules", []) if "Bucket" in body["Type"] else ()
+        ):
+            rule.setdefault("NoncurrentVersionExpiration", {})["NoncurrentDays"] = 30
+    weak = replace(app, keeper=replace(app.keeper, template=template))
+    left = attacks.survivors(attacks.table({"weak": weak})["weak"], weak)
+    assert not left["logical sets, second account"]
+    assert not left["evidence, second account"]
+
+
+def test_evidence_under_governance_is_lost_to_the_second_accounts_administrator_and_under_compliance_is_not(apps):
+    attack = "BypassGovernanceRetention of evidence in the second account"
+    verdicts = []
+    for mode in ("GOVERNANCE", "COMPLIANCE"):
+
+        def locked(properties, mode=mode):
+            if "EVIDENCE_LOCK" in properties.get("Environment", {}).get("Variables", {}):
+                properties["Environment"]["Variables"]["EVIDENCE_LOCK"] = mode
+
+        app = changed(apps["second account"], "AWS::Lambda::Function", locked)
+        verdicts.append(outcome(attacks.table({"x": app}, by=hardened.KEEPER), "x", attack).verdict)
+    assert verdicts == ["possible", "denied"]
 
 
 def test_control_without_the_rule_a_call_is_possible_in_silence(apps):

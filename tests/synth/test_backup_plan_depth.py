@@ -143,6 +143,51 @@ def test_a_copy_to_another_region_of_this_account_shares_no_key():
     assert any(OTHER_REGION in arn for arn in snapshots[0]["Resource"])
 
 
+def test_a_stack_that_names_no_account_lets_the_vaults_account_read_and_says_that_nothing_was_checked():
+    stack = new_stack()
+    found = planned(stack, copies=[Copy(to=elsewhere(stack, account=OTHER_ACCOUNT, region=OTHER_REGION))])
+    assert f"CopyTo{OTHER_ACCOUNT}" in str(found.one("AWS::KMS::Key")["KeyPolicy"])
+    assert "names no account and Region" in found.said("warning")
+
+
+def test_the_keys_of_more_selections_are_shared_with_the_account_that_receives_copies():
+    stack = new_stack(env=ENV)
+    theirs = kms.Key(stack, "Theirs")
+    more = Selection(arns=(f"arn:aws:rds:{REGION}:{ACCOUNT}:cluster:one",), keys=(theirs,))
+    to = [Copy(to=elsewhere(stack, account=OTHER_ACCOUNT))]
+    found = planned(stack, copies=to, selections={"More": more})
+    assert f"CopyTo{OTHER_ACCOUNT}" in str(found.named("AWS::KMS::Key", "Theirs")["KeyPolicy"])
+
+
+def test_the_role_may_use_the_key_of_the_vault_that_it_copies_into_in_another_region():
+    stack = new_stack(env=ENV)
+    arn = f"arn:aws:kms:{OTHER_REGION}:{ACCOUNT}:key/far"
+    to = Copy(to=elsewhere(stack, region=OTHER_REGION), key=kms.Key.from_key_arn(stack, "Far", arn))
+    statements = [s for _, s in planned(stack, copies=[to]).policies()]
+    assert all(arn in s["Resource"] for s in statements if s["Sid"] in {"Key", "KeyGrants"})
+
+
+def test_a_copy_of_the_callers_own_rule_is_held_to_the_bounds_of_the_vault():
+    stack = new_stack(env=ENV)
+    to = Copy(to=elsewhere(stack, account=OTHER_ACCOUNT), rules=("weekly",), bounds=(30, 3000))
+    for days, said in (
+        (cdk.Duration.days(7), "copy of hourly' keeps for 7 days"),
+        (None, "delete_after must be given"),
+    ):
+        action = backup.BackupPlanCopyActionProps(destination_backup_vault=to.vault, delete_after=days)
+        with pytest.raises(SynthError, match=said):
+            planned(new_stack(env=ENV), rules=[rule(copy_actions=[action])], copies=[to])
+
+
+def test_a_rule_that_writes_into_a_vault_of_its_own_may_and_does_not_move_the_plans_lock():
+    stack = new_stack(env=ENV)
+    own = elsewhere(stack, name="own")
+    found = planned(stack, rules=[rule(backup_vault=own, delete_after=cdk.Duration.days(3))])
+    assert found.one("AWS::Backup::BackupVault")["LockConfiguration"]["MinRetentionDays"] == 180
+    (vaults,) = [s["Resource"] for _, s in found.policies() if s["Sid"] == "Vault"]
+    assert own.backup_vault_arn in vaults
+
+
 # Selections.
 
 
@@ -172,6 +217,13 @@ def test_a_selection_by_arn_takes_the_callers_role_when_there_is_one():
     assert chosen["IamRoleArn"].endswith(":role/theirs")
     assert chosen["Resources"] == list(arns)
     assert chosen["NotResources"] == [f"{arns[0]}-test"]
+
+
+def test_conditions_that_must_all_hold_are_one_statement_of_the_role():
+    conditions = {"StringLike": {"aws:ResourceTag/stage": "prod*"}, "StringNotEquals": {"aws:ResourceTag/tmp": "yes"}}
+    found = planned(selections={"Stage": Selection(conditions=conditions)})
+    (may,) = [s for _, s in found.policies() if s["Sid"].startswith("SnapshotTagged")]
+    assert may["Condition"] == conditions
 
 
 @pytest.mark.parametrize(

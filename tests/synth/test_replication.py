@@ -62,6 +62,17 @@ def test_every_version_that_arrives_is_locked_as_long_as_the_policy_keeps_weekly
     assert lock["Rule"]["DefaultRetention"] == {"Mode": "COMPLIANCE", "Days": 90}
 
 
+def test_what_the_first_account_overwrites_is_kept_as_long_as_if_it_had_not_been(strongest):
+    rules = received(strongest)[1]["LifecycleConfiguration"]["Rules"]
+    kept = {
+        r["Prefix"].rstrip("/"): (r["NoncurrentVersionExpiration"]["NoncurrentDays"], r["ExpirationInDays"])
+        for r in rules
+        if "Prefix" in r
+    }
+    assert set(kept) == PREFIXES
+    assert all(noncurrent >= current for noncurrent, current in kept.values())
+
+
 def test_each_destination_and_prefix_has_an_alarm_that_tells_the_topic(strongest, rules):
     alarms = [p for _, p in strongest.protected.of("AWS::CloudWatch::Alarm") if p.get("Namespace") == "AWS/S3"]
     watched = {d["Value"] for p in alarms for d in p["Dimensions"] if d["Name"] == "RuleId"}

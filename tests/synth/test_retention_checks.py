@@ -457,7 +457,7 @@ def test_failures_are_heard_of_by_whatever_pattern_lets_them_through(source, hea
 
 def test_a_vault_s_notifications_and_an_alarm_tell_of_failures_too():
     vault = "AWS::Backup::BackupVault"
-    for event, found in (("BACKUP_JOB_FAILED", []), ("RESTORE_JOB_FAILED", ["Db"])):
+    for event, found in (("BACKUP_JOB_COMPLETED", []), ("BACKUP_JOB_FAILED", ["Db"])):
         told = {"Notifications": {"BackupVaultEvents": [event], "SNSTopicArn": "x"}}
         assert breaks("BR08", Db=(CLUSTER, GOOD), V=(vault, told)) == found
     for namespace, found in (("AWS/Backup", []), ("AWS/RDS", ["Db"])):
