@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jsii
 from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
     from aws_cdk import aws_rds as rds
     from aws_cdk import aws_stepfunctions as sfn
+    from aws_cdk.interfaces.aws_events import IRuleRef
 
 _JOB_STATES = ["FAILED", "ABORTED", "EXPIRED", "PARTIAL"]
 # "Amazon RDS event categories and event messages for Aurora"
@@ -28,6 +29,18 @@ _CLUSTER_CATEGORIES = ["backup", "failover", "failure", "deletion", "global-fail
 _SNAPSHOT_CATEGORIES = ["backup", "deletion", "notification", "failure"]
 # Every day's: a manual snapshot is being made; an automated one is being made; an automated one was made.
 _ROUTINE = ["RDS-EVENT-0074", "RDS-EVENT-0168", "RDS-EVENT-0169"]
+
+
+@jsii.implements(events.IRuleTarget)
+class _Publish:
+    """A topic as a rule's target, which leaves the policies alone: CDK's lets the services of every account publish."""
+
+    def __init__(self, topic: sns.ITopic, message: events.RuleTargetInput) -> None:
+        self._config = events.RuleTargetConfig(arn=topic.topic_arn, input=message)
+
+    def bind(self, rule: IRuleRef, id: str | None = None) -> events.RuleTargetConfig:  # noqa: A002, ARG002
+        """What the rule needs to know."""
+        return self._config
 
 
 class BackupAlerts(Construct):
@@ -61,8 +74,6 @@ class BackupAlerts(Construct):
         let_services_publish(self, self._topic)
         if topic and topic.master_key:
             add_to_key_policy(self, topic.master_key, topic_key_statements(), note="topic-key-policy")
-        # By its ARN, because CDK would let the services of every account publish, and use the key.
-        self._published = sns.Topic.from_topic_arn(self, "Published", self._topic.topic_arn)
         for address in emails:
             self._topic.add_subscription(subscriptions.EmailSubscription(address))
         self._rules: list[events.Rule] = []
@@ -132,7 +143,7 @@ class BackupAlerts(Construct):
                 construct_id,
                 description=title,
                 event_pattern=events.EventPattern(**pattern),
-                targets=[targets.SnsTopic(self._published, message=message)],
+                targets=[_Publish(self._topic, message)],
             )
         )
 

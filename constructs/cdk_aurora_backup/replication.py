@@ -12,6 +12,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from aurora_backup.evidence import REGISTERS
 from aurora_backup.policy import Prefix
 from cdk_aurora_backup.backup_bucket import BackupBucket
 from cdk_aurora_backup.backup_key import BackupKey
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from aurora_backup.policy import RetentionPolicy
 
 EVIDENCE_PREFIX = f"{Prefix.COMPLIANCE.value}/evidence"
-SET_PREFIXES = tuple(prefix.value for prefix in Prefix)
+REGISTERS_PREFIX = REGISTERS.rstrip("/")
+_PREFIXES = (*(prefix.value for prefix in Prefix), REGISTERS_PREFIX)
 _MOST_RULES = 1000  # S3's limit for one bucket
 
 
@@ -53,10 +55,10 @@ class Replica:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicateTo:
-    """One destination, and the prefixes that go there. Default: the four prefixes: dump sets, evidence, reports."""
+    """One destination, and the prefixes that go there. Default: dump sets, evidence, reports, registers of holds."""
 
     to: Replica
-    prefixes: tuple[str, ...] = SET_PREFIXES
+    prefixes: tuple[str, ...] = _PREFIXES
 
 
 class ReplicaBucket(Construct):

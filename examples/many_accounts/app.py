@@ -22,7 +22,7 @@ from cdk_aurora_backup import (
     RetentionPolicy,
 )
 from cdk_aurora_backup.backup_key import BackupKey
-from cdk_aurora_backup.replication import EVIDENCE_PREFIX
+from cdk_aurora_backup.replication import EVIDENCE_PREFIX, REGISTERS_PREFIX
 
 POLICY = RetentionPolicy.hipaa().with_changes({"weekly": {"keep": {"days": 365}}})
 KEEPER, AUDIT = "444455556666", "777788889999"
@@ -45,7 +45,7 @@ class AuditAccount(cdk.Stack):
                     policy=POLICY,
                     locked_days=POLICY.evidence_keep.most_days,
                 ).replica,
-                prefixes=(EVIDENCE_PREFIX,),
+                prefixes=(EVIDENCE_PREFIX, REGISTERS_PREFIX),
             )
             for account, region in PROTECTED
         }

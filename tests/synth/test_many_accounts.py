@@ -58,7 +58,7 @@ def test_evidence_goes_to_the_audit_account_each_source_to_a_bucket_of_its_own(c
             for rule in p.get("ReplicationConfiguration", {}).get("Rules", [])
             if rule["Destination"]["Account"] == AUDIT
         ]
-        assert [rule["Filter"]["Prefix"] for rule in rules] == ["compliance-backups/evidence/"]
+        assert [rule["Filter"]["Prefix"] for rule in rules] == ["compliance-backups/evidence/", "registers/"]
         buckets.add(rules[0]["Destination"]["Bucket"])
         assert buckets >= {f"arn:aws:s3:::clinic-evidence-{stack.account}-{stack.region}"}
     assert len(buckets) == 3

@@ -14,7 +14,7 @@ from tests.synth.synthesis import Synthesised, backed_up, new_stack
 
 ENV = cdk.Environment(account=hardened.PROTECTED, region=hardened.REGION)
 FAR = Replica(bucket_name="far", account=hardened.KEEPER, region="eu-central-1", key_alias="alias/far")
-PREFIXES = {"automated-backups", "manual-backups", "logical-backups", "compliance-backups"}
+PREFIXES = {"automated-backups", "manual-backups", "logical-backups", "compliance-backups", "registers"}
 
 
 @pytest.fixture(scope="module")
