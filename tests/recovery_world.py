@@ -23,6 +23,7 @@ import boto3
 from botocore.exceptions import ClientError
 from ministack.services import stepfunctions
 
+from aurora_backup import s3
 from aurora_backup.baseline import Database, Facts, Heartbeat, Integrity, Table
 from aurora_backup.handlers import read_restored, take_baseline
 from tests import recording
@@ -184,6 +185,7 @@ class World:
         session = mock.MagicMock()
         replaced: list[tuple[Any, str, Any]] = [
             (boto3, "client", self.client),
+            (s3, "_create", self.client),
             (read_restored, "Session", session),
             (take_baseline, "Session", session),
             (read_restored, "discover", lambda _: ["app"]),

@@ -38,9 +38,8 @@ def make_client(*, endpoint_url: str | None = None, region: str | None = None, c
     plain HTTP (only emulators speak that).
     """
     from botocore.config import Config
-    from botocore.session import get_session  # boto3 would only add a tenth of a second
 
-    return get_session().create_client(
+    return _create(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region,
@@ -54,6 +53,12 @@ def make_client(*, endpoint_url: str | None = None, region: str | None = None, c
             s3={"payload_signing_enabled": False},
         ),
     )
+
+
+def _create(service: str, **options: Any) -> Any:
+    from botocore.session import get_session  # boto3 would only add a tenth of a second
+
+    return get_session().create_client(service, **options)
 
 
 class Bucket:

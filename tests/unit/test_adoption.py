@@ -60,6 +60,7 @@ def test_the_command_records_the_adoption_once_and_a_different_one_never_replace
     world = World()
     world._add_cluster("rescued", {"DbClusterResourceId": "cluster-NEW"}, ready=True)
     monkeypatch.setattr("boto3.client", world.client)
+    monkeypatch.setattr("aurora_backup.s3._create", world.client)
     command = ["adopt", "--bucket", "b", "--owner", "me", "--cluster", "rescued", "--previous"]
     for _ in range(2):
         assert cli.main([*command, PROD_ID, "--json"]) == 0

@@ -222,11 +222,11 @@ def test_owner_grants_and_settings_of_the_database_come_back(postgres, target):
     source, copy = target(postgres.database()), target(postgres.database())
     name = source.dbname
     postgres.psql(
-        f"""CREATE ROLE "own er"; CREATE ROLE reader; ALTER DATABASE {name} OWNER TO "own er";
-        REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO reader WITH GRANT OPTION;
+        f"""CREATE ROLE "own er"; CREATE ROLE grantee; ALTER DATABASE {name} OWNER TO "own er";
+        REVOKE CONNECT ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO grantee WITH GRANT OPTION;
         ALTER DATABASE {name} SET default_transaction_read_only TO on;
         ALTER DATABASE {name} SET search_path TO a, "b c";
-        ALTER ROLE reader IN DATABASE {name} SET work_mem TO '5MB'"""
+        ALTER ROLE grantee IN DATABASE {name} SET work_mem TO '5MB'"""
     )
     try:
         with Session(source) as session:
@@ -243,7 +243,7 @@ def test_owner_grants_and_settings_of_the_database_come_back(postgres, target):
     finally:
         for made in (source, copy):
             postgres.psql(f"DROP DATABASE {made.dbname}")
-        postgres.psql('DROP ROLE "own er"; DROP ROLE reader')
+        postgres.psql('DROP ROLE "own er"; DROP ROLE grantee')
 
 
 def test_only_comments_on_extensions_are_left_out():

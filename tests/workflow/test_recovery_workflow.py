@@ -14,6 +14,7 @@ from unittest import mock
 import boto3
 import pytest
 
+from aurora_backup import s3
 from aurora_backup.postgres import Session, Target
 from tests.recovery_stack import environment_of, machine
 from tests.recovery_world import Killed, invoke_handler
@@ -43,7 +44,7 @@ class LocalWorld:
 
     @contextlib.contextmanager
     def inhabited(self):
-        with mock.patch.object(boto3, "client", self.client):
+        with mock.patch.object(boto3, "client", self.client), mock.patch.object(s3, "_create", self.client):
             yield
 
     def environment(self, told):
