@@ -12,7 +12,7 @@ setup:
 drill: setup
 	@$(RUN) -m drill
 test: setup
-	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(RUN) -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 synth: setup
 	@cdk synth --quiet --output cdk.out
 bench: setup

@@ -37,7 +37,7 @@ ENVIRONMENT = {
 }
 
 
-# What tests cost to prepare is shared: all that read the same thing run in the same process, and `make test` has two
+# What tests cost to prepare is shared: all that read the same thing run in the same process, and `make test` has three
 # (ADR 50). Groups come in this order, the longest first; what is in none of them goes by its file.
 _GROUPS: tuple[tuple[str, Callable[[pytest.Item], bool]], ...] = (
     ("workflow", lambda item: "tests/workflow/" in item.path.as_posix()),

@@ -20,7 +20,6 @@ from cdk_aurora_backup import AuroraBackup, BackupAlerts, SynthError
 from cdk_aurora_backup.naming import owner_of
 from tests.synth.synthesis import (
     ACCOUNT,
-    FLAGS,
     REGION,
     Synthesised,
     backed_up,
@@ -170,9 +169,8 @@ def test_the_owner_differs_between_stacks_and_stays_for_one_stack():
     assert all(re.fullmatch(r"[A-Za-z0-9-]{1,60}", owner) for owner in found)
 
 
-@pytest.mark.parametrize("flags", [FLAGS, {}], ids=["flags", "no flags"])
-def test_a_cluster_and_a_vpc_of_another_stack_make_no_cycle(flags):
-    app = new_app(flags=bool(flags))
+def test_a_cluster_and_a_vpc_of_another_stack_make_no_cycle():
+    app = new_app()
     env = cdk.Environment(account=ACCOUNT, region=REGION)
     there, here = cdk.Stack(app, "There", env=env), cdk.Stack(app, "Here", env=env)
     vpc = some_vpc(there)
@@ -183,12 +181,6 @@ def test_a_cluster_and_a_vpc_of_another_stack_make_no_cycle(flags):
     template = Synthesised.of(here)
     assert [r for r in template.all("AWS::EC2::SecurityGroupIngress") if r["IpProtocol"] == "tcp"], "the rule is ours"
     assert not [d for d in there.dependencies if d is here]
-
-
-def test_without_endpoints_none_is_made():
-    stack = new_stack()
-    backed_up(stack, cluster=imported_cluster(stack, secret=some_secret(stack)), create_endpoints=False)
-    assert Synthesised.of(stack).ids("AWS::EC2::VPCEndpoint") == []
 
 
 def test_without_a_secret_no_endpoint_for_secrets_is_made_and_functions_log_in_as_the_role(plain):

@@ -96,10 +96,8 @@ def test_tags_reach_everything_that_costs_or_holds_data(government):
             assert tags["team"] == "dba", kind
 
 
-@pytest.mark.parametrize("profile", ["production", "dev"])
-def test_it_synthesises_without_any_feature_flag_too(profile, request):
-    without = deployable({"profile": profile}, flags=False)
-    with_flags = request.getfixturevalue({"production": "default", "dev": "dev"}[profile])
+def test_it_synthesises_without_any_feature_flag_too(default):
+    without, with_flags = deployable(flags=False), default
     for kind in STATEFUL:
         assert without.ids(kind) == with_flags.ids(kind)
     for name in without.ids("AWS::IAM::Role"):
