@@ -34,6 +34,7 @@ from cdk_aurora_backup.report_plans import ReportPlans
 from cdk_aurora_backup.restore_testing import RestoreTesting
 from cdk_aurora_backup.tamper_alerts import TamperAlerts
 from cdk_aurora_backup.vault_account import VAULT_NAME, BackupVaultAccount
+from tests import programs
 from tests.synth.synthesis import ACCOUNT, REGION, imported_cluster, new_app
 
 POLICY = RetentionPolicy.hipaa()
@@ -200,8 +201,8 @@ ACCOUNTS = {
 
 
 @pytest.fixture(scope="module")
-def report():
-    """The packs' report of one app with a stack for each option, and one with a deliberate fault."""
+def assembly():
+    """The directory of one app with a stack for each option, and one with a deliberate fault."""
     app = new_app()
     for option in OPTIONS:
         option(cdk.Stack(app, _name(option.__name__), env=cdk.Environment(account=ACCOUNT, region=REGION)))
@@ -212,7 +213,13 @@ def report():
     cdk.Validations.of(app).add_plugins(*(pack(app) for pack in PACKS))
     with pytest.raises(RuntimeError):
         app.synth()
-    return json.loads((Path(app.outdir) / "validation-report.json").read_text())
+    return Path(app.outdir)
+
+
+@pytest.fixture(scope="module")
+def report(assembly):
+    """The packs' report."""
+    return json.loads((assembly / "validation-report.json").read_text())
 
 
 def _name(option):
@@ -252,3 +259,11 @@ def test_the_copies_that_the_report_looks_at_are_those_of_this_account_and_regio
     anywhere = cdk.Stack(new_app(), "Anywhere")
     assert seen_from(anywhere, [Copy(to=vault(anywhere, ACCOUNT, REGION))]) == []  # nobody can say, at synth
     assert seen_from(anywhere, [Copy(to=backup.BackupVault(anywhere, "Vault"))])
+
+
+def test_every_option_is_valid_against_cloudformations_own_schemas(assembly):
+    templates = [path for path in assembly.glob("*.template.json") if not path.name.startswith("Deliberate")]
+    assert len(templates) == len(OPTIONS) + len(ACCOUNTS)
+    # W3005: CDK writes dependencies that a reference already makes. test_app.py has the default's.
+    done = programs.run("cfn-lint", "--ignore-checks", "W3005", "--template", *templates)
+    assert (done.stdout, done.returncode) == ("", 0)
