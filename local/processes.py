@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_backup.child import Child
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -121,11 +123,12 @@ class Guarded:
                 start_new_session=True,
                 **(account.switch if account else {}),  # type: ignore[call-overload]
             )
+        self._child = Child(self._guard)
 
     @property
     def alive(self) -> bool:
         """Whether the command is still running."""
-        return self._guard.poll() is None
+        return self._child.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
         """Poll `ready` until it is true; raise `ProcessDiedError` with the log's end if it cannot be."""
@@ -146,8 +149,8 @@ class Guarded:
         if self._guard.stdin and not self._guard.stdin.closed:
             self._guard.stdin.close()
         try:
-            self._guard.wait(PATIENCE_SECONDS + 5)
+            self._child.poll(PATIENCE_SECONDS + 5)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._guard.pid, signal.SIGKILL)
-            self._guard.wait()
+            self._child.close()

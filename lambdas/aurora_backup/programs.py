@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from typing import IO, TYPE_CHECKING, Self
 
+from aurora_backup.child import Child
 from aurora_backup.errors import SettingsError, redact
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Program:
             ) from None
         except ValueError as error:  # an embedded NUL
             raise SettingsError(f"{self.name}: {error}") from None
+        self._child = Child(self.process)
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -61,10 +63,11 @@ class Program:
 
     def poll(self, seconds: float) -> int | None:
         """Return the exit status, or None when it still runs after so many seconds."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        return self._child.poll(seconds)
+
+    def wait(self) -> int:
+        """Return the exit status once it has ended."""
+        return self._child.wait()
 
     def failure(self) -> str:
         """Say how a finished program failed: its status or signal, and its messages."""
@@ -77,9 +80,9 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
+        if self._child.poll() is None:
             self.process.kill()
-        self.process.wait()
+        self._child.close()
         self._reader.join(timeout=5)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:

@@ -239,7 +239,7 @@ class _Restore:
 
         with Program(["pg_restore", "--list"], None, stdin=subprocess.PIPE) as program:
             with feeding(program.process, keep(), whole=False) as feeder:
-                status = program.process.wait()
+                status = program.wait()
             feeder.reraise()
             if status != 0:
                 raise ArchiveDamaged(f"{self._manifest.archives[0].key} has no readable contents: {program.failure()}")

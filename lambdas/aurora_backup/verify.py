@@ -167,7 +167,7 @@ def decode(bucket: Bucket, archive: Archive) -> dict[tuple[str, str], int]:
             output = program.output()
             while data := os.read(output, 1 << 20):
                 counter.feed(data)
-            status = program.process.wait()
+            status = program.wait()
         feeder.reraise()
         if crc32_text(crc) != archive.crc32:
             raise ArchiveDamaged(

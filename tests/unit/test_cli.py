@@ -135,7 +135,10 @@ def _interrupted(arguments, pid, number):
         while not pid.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(number)
-        said = process.communicate(timeout=30)[1]
+        try:
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()  # else a test that failed would wait for it
     program = Path("/proc", pid.read_text().strip(), "stat")
     deadline = time.monotonic() + 20
     while _runs(program) and time.monotonic() < deadline:

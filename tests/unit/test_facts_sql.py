@@ -30,10 +30,10 @@ ALTER TABLE patients ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON patients USING (name = current_user);
 ANALYZE;
 """
-SOON = time.monotonic() + 600
+LATER = time.monotonic() + 86_400
 QUESTIONS = Questions(
     clock=time.monotonic,
-    deadline=SOON,
+    deadline=LATER,
     integrity=True,
     recency={},
 )
@@ -241,7 +241,7 @@ def test_no_row_leaves_the_database(postgres, source):
     }
     questions = Questions(
         clock=time.monotonic,
-        deadline=SOON,
+        deadline=LATER,
         integrity=True,
         recency={"app": "SELECT name FROM public.patients"},  # not a time: the server's error would quote the value
         checks=checks,
@@ -287,7 +287,7 @@ def test_the_users_checks_pass_fail_or_say_why_they_could_not_run(postgres, sour
     found = facts(
         postgres,
         source,
-        questions=Questions(clock=time.monotonic, deadline=SOON, integrity=True, checks=checks),
+        questions=Questions(clock=time.monotonic, deadline=LATER, integrity=True, checks=checks),
     )
     answers = found.databases["app"].integrity.checks
     assert answers["good"] is True
@@ -305,7 +305,7 @@ def test_a_recency_query_takes_the_heartbeats_place(postgres, copy, baseline):
         found = facts(
             postgres,
             name,
-            questions=Questions(clock=time.monotonic, deadline=SOON, integrity=True, recency=recency),
+            questions=Questions(clock=time.monotonic, deadline=LATER, integrity=True, recency=recency),
         )
         result = judge(found, found, recent_within=timedelta(minutes=3))
         stale = judge(found, found, recent_within=timedelta(minutes=3), moment=datetime.now(UTC) + timedelta(hours=1))
@@ -315,7 +315,7 @@ def test_a_recency_query_takes_the_heartbeats_place(postgres, copy, baseline):
 
 
 def test_counts_past_the_budget_are_estimates_and_labelled(postgres, source, baseline):
-    found = facts(postgres, source, questions=Questions(clock=time.monotonic, deadline=SOON, count_seconds=0))
+    found = facts(postgres, source, questions=Questions(clock=time.monotonic, deadline=LATER, count_seconds=0))
     table = found.databases["app"].tables["public.visits"]
     assert (table.rows, table.exact) == (400, False)
     result = judge(found, baseline)

@@ -1,0 +1,56 @@
+"""Client programs: what a signal that raises must never do is leave us waiting for a program that is gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from aurora_backup.errors import SettingsError
+from aurora_backup.programs import Program
+
+_INTERRUPTED = """
+import signal
+from aurora_backup.programs import Program
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, stop)
+for n in range(400):
+    try:
+        with Program(["sleep", "60"], None) as program:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + n % 100 / 100_000)
+            while program.poll(1) is None:
+                pass
+    except KeyboardInterrupt:
+        continue
+    raise SystemExit("it was not interrupted")
+"""
+
+
+def test_a_signal_at_any_moment_of_waiting_ends_the_program_and_the_waiting():
+    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+
+
+def test_its_status_is_told_again_and_again_and_also_after_the_block():
+    with Program(["sh", "-c", "echo no >&2; exit 3"], None) as program:
+        assert (program.wait(), program.wait(), program.poll(0)) == (3, 3, 3)
+    assert (program.wait(), program.poll(0), program.failure()) == (3, 3, "sh exited with status 3: no")
+
+
+def test_one_that_runs_on_is_killed():
+    with Program(["sleep", "60"], None) as program:
+        assert program.poll(0.01) is None
+    assert program.failure() == "sleep was killed by SIGKILL without a message"
+
+
+def test_a_program_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match="no-such-program must be on PATH"):
+        Program(["no-such-program"], None)
