@@ -169,6 +169,8 @@ class _Restore:
                 self._data(session, steps)
                 if not self._tables and not steps.is_done("post-data"):
                     again = [] if steps.must_run("post-data") is _FIRST else ["--clean", "--if-exists"]
+                    if again:
+                        _drop_indexes_of_partitions(session)
                     self._sections(head, entries, ["--section=post-data", f"--jobs={self._options.jobs}", *again])
                     steps.finish("post-data")
             if self._options.analyze:
@@ -357,6 +359,7 @@ class _Restore:
 
 
 _FIRST, _AGAIN = "first", "again"
+_STILL_NEEDED = "2BP01"  # dependent_objects_still_exist
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -374,7 +377,7 @@ class _Steps:
             if found:
                 raise RestoreRefused(
                     f"database {self._session.target.dbname} is not empty: it holds {', '.join(found)}; "
-                    "restore into a new database"
+                    "restore into a new database, or compare what is there (--compare-only)"
                 )
             self._session.run("BEGIN")
             self._session.run(f"CREATE SCHEMA {quote(_MARK)}")
@@ -461,6 +464,38 @@ def _objects(session: Session, limit: int = 5) -> list[str]:
             ) o WHERE nspname <> '{_MARK}' ORDER BY what LIMIT {limit}"""
     )
     return [str(row[0]) for row in rows]
+
+
+def _drop_indexes_of_partitions(session: Session) -> None:
+    """Drop the indexes and keys of partitioned tables, as `--clean` cannot.
+
+    An archive drops the key of a partition before its parent's, which PostgreSQL refuses once it is attached, and has
+    no DROP for an index that is to be attached: every second attempt would fail, as the first left them.
+    """
+    statements = session.run(
+        """WITH top AS (
+             SELECT i.indexrelid FROM pg_catalog.pg_index i
+             JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid AND NOT x.relispartition
+             JOIN pg_catalog.pg_class t ON t.oid = i.indrelid AND (t.relispartition OR t.relkind = 'p')
+           )
+           SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', k.conrelid::regclass, k.conname), k.contype <> 'f'
+           FROM pg_catalog.pg_constraint k JOIN top ON top.indexrelid = k.conindid WHERE k.conparentid = 0
+           UNION ALL
+           SELECT format('DROP INDEX %s', indexrelid::regclass), true FROM top
+           WHERE NOT EXISTS (
+             SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = top.indexrelid AND k.contype <> 'f'
+           ) ORDER BY 2"""  # foreign keys before the keys that they rest on
+    )
+    for statement, _ in statements:
+        try:
+            session.run(statement)
+        except SqlError as error:
+            if error.code != _STILL_NEEDED:
+                raise
+            raise RestoreRefused(
+                f"this restore cannot be carried on: {statement} is refused, because something else depends on it; "
+                "restore into a new database"
+            ) from None
 
 
 def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:

@@ -26,10 +26,11 @@ CREATE TABLE clinic.visit (
   notes jsonb, cost numeric(10,2), scan bytea, paid money, length interval);
 CREATE INDEX visit_notes ON clinic.visit USING gin (notes);
 CREATE INDEX visit_some ON clinic.visit (cost) WHERE cost > 10 AND (notes ->> 'k') IN ('a', 'b');
-CREATE TABLE clinic.event (id int, at date NOT NULL, what text) PARTITION BY RANGE (at);
+CREATE TABLE clinic.event (id int, at date, what text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE clinic.event_2025 PARTITION OF clinic.event FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
 CREATE TABLE clinic.event_2026 PARTITION OF clinic.event FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
 CREATE INDEX ON clinic.event (what);
+CREATE TABLE clinic.event_note (event int, at date, FOREIGN KEY (event, at) REFERENCES clinic.event);
 CREATE TABLE clinic.base (a int);
 CREATE TABLE clinic.derived (b int) INHERITS (clinic.base);
 CREATE TABLE "Odd ""Schema"""."-rf. COPY x FROM stdin;" ("select" int, "a)b" text, "tab	and
