@@ -187,6 +187,8 @@ class BackupFunctions(Construct):
         self._auth: DatabaseAuth = database_auth or ("secret" if target.secret else "iam")
         if self._auth == "secret" and not target.secret:
             raise SynthError("BackupFunctions.database_auth 'secret' needs ClusterDetails.secret, got none")
+        self._owner = owner_of(self.node.scope or self)
+        self._environments: dict[DatabaseAuth, dict[str, str]] = {}
         self._queue = sqs.Queue(
             self,
             "DeadLetters",
@@ -238,7 +240,7 @@ class BackupFunctions(Construct):
     @property
     def owner(self) -> str:
         """Whose what these functions make is; `owner_of` says more."""
-        return owner_of(self.node.scope or self)
+        return self._owner
 
     @property
     def architecture(self) -> lambda_.Architecture:
@@ -353,8 +355,13 @@ class BackupFunctions(Construct):
 
     def environment(self, database_auth: DatabaseAuth | None = None) -> dict[str, str]:
         """What every function is told by its environment; `aurora_backup.settings` reads it."""
-        target = self.target
         auth = database_auth or self._auth
+        if auth not in self._environments:  # each name and ARN is a call to CDK's side
+            self._environments[auth] = self._environment(auth)
+        return dict(self._environments[auth])
+
+    def _environment(self, auth: DatabaseAuth) -> dict[str, str]:
+        target = self.target
         login = (
             {"DB_AUTH": "secret", "DB_SECRET_ARN": target.secret.secret_arn}
             if target.secret and auth == "secret"

@@ -48,15 +48,15 @@ class Statement:
     wildcard: str | None = None
     deny: bool = False
 
-    def as_policy(self) -> iam.PolicyStatement:
-        """The statement as CDK takes it."""
-        return iam.PolicyStatement(
-            sid=self.sid,
-            effect=iam.Effect.DENY if self.deny else iam.Effect.ALLOW,
-            actions=list(self.actions),
-            resources=list(self.resources),
-            conditions=dict(self.conditions),
-        )
+    def to_json(self) -> dict[str, Any]:
+        """The statement in IAM's JSON."""
+        return {
+            "Sid": self.sid,
+            "Effect": "Deny" if self.deny else "Allow",
+            "Action": list(self.actions),
+            "Resource": list(self.resources),
+            **({"Condition": dict(self.conditions)} if self.conditions else {}),
+        }
 
 
 def statement(
@@ -248,7 +248,13 @@ class ServiceRole(Construct):
         super().__init__(scope, construct_id)
         self._role = iam.Role(self, "Role", assumed_by=assumed_by, description=description)
         self._policy = iam.ManagedPolicy(
-            self, "Policy", description=description, statements=[s.as_policy() for s in statements]
+            self,
+            "Policy",
+            description=description,
+            # As JSON: each object on CDK's side costs calls across two languages.
+            document=iam.PolicyDocument.from_json(
+                {"Version": "2012-10-17", "Statement": [s.to_json() for s in statements]}
+            ),
         )
         self._policy.attach_to_role(self._role)
         found = [
@@ -276,8 +282,9 @@ class ServiceRole(Construct):
     def _wildcards(self, statements: Sequence[Statement]) -> dict[str, list[str]]:
         """The reasons for each resource with a wildcard, resources as cdk-nag writes them."""
         found: defaultdict[str, list[str]] = defaultdict(list)
-        for each in statements:
-            for resource in sorted({_as_finding(self, r) for r in each.resources if "*" in r}):
+        wild = [(each, [r for r in each.resources if "*" in r]) for each in statements]
+        for (each, _), resolved in zip(wild, Stack.of(self).resolve([some for _, some in wild]), strict=True):
+            for resource in sorted({_as_finding(one) for one in resolved}):
                 if not each.wildcard:
                     raise SynthError(
                         f"{self.node.path}: statement {each.sid} must say why it needs the wildcard in {resource!r}"
@@ -287,17 +294,13 @@ class ServiceRole(Construct):
         return dict(found)
 
 
-def _as_finding(scope: Construct, resource: str) -> str:
-    """The resource as cdk-nag writes it into a finding: references become <LogicalId> or <LogicalId.Attribute>."""
-
-    def flat(part: Any) -> str:
-        if isinstance(part, str):
-            return part
-        if "Fn::Join" in part:
-            delimiter, items = part["Fn::Join"]
-            return str(delimiter).join(flat(item) for item in items)
-        if "Fn::GetAtt" in part:
-            return f"<{'.'.join(part['Fn::GetAtt'])}>"
-        return f"<{part['Ref']}>" if "Ref" in part else json.dumps(part)
-
-    return flat(Stack.of(scope).resolve(resource))
+def _as_finding(resolved: Any) -> str:
+    """A resolved resource as cdk-nag writes it into a finding: references become <LogicalId>, <LogicalId.Attribute>."""
+    if isinstance(resolved, str):
+        return resolved
+    if "Fn::Join" in resolved:
+        delimiter, items = resolved["Fn::Join"]
+        return str(delimiter).join(_as_finding(item) for item in items)
+    if "Fn::GetAtt" in resolved:
+        return f"<{'.'.join(resolved['Fn::GetAtt'])}>"
+    return f"<{resolved['Ref']}>" if "Ref" in resolved else json.dumps(resolved)
