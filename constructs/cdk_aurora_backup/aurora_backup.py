@@ -244,6 +244,7 @@ class AuroraBackup(Construct):
                 "TrialRestore": self._trial_restore.machine,
                 "RecoveryTest": self._recovery.recovery_test.machine,
             },
+            restore=self._trial_restore.restore_function,
             lock=evidence_lock or (EvidenceLock.governance() if kept else EvidenceLock.none()),
             vault_locked=locked,
             vault_denies_deletion=kept and vault is None,

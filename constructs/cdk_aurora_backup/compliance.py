@@ -11,6 +11,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from aurora_backup.policy import MANUAL_SNAPSHOT_QUOTA, Keep
+from aurora_backup.read_back import LIMIT_SECONDS
 from cdk_aurora_backup.checks import SynthError
 from cdk_aurora_backup.compliance_watch import ComplianceWatch
 from cdk_aurora_backup.permissions import statement
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aws_cdk import aws_iam as iam
+    from aws_cdk import aws_lambda as lambda_
     from aws_cdk import aws_scheduler as scheduler
 
     from cdk_aurora_backup.alerts import BackupAlerts
@@ -90,6 +92,8 @@ class Compliance(Construct):
     """A workflow: gather facts by reading, judge them, store the report and its page, tell when it is not a pass.
 
     plan: AWS Backup's plan, where the policy takes snapshots. workflows: whose runs are looked at, by name.
+    restore: the function that restores dump sets (`TrialRestore.restore_function`), under whose role archives are read
+    back.
     lock: of the evidence. Default: governance mode.
     vault_locked, vault_denies_deletion, deletion_protection: what the deployment asks for, and the report holds it to.
     copy_vaults: names of vaults of this account and Region that hold copies. friends: account numbers, and ids of
@@ -111,6 +115,7 @@ class Compliance(Construct):
         alerts: BackupAlerts,
         plan: BackupPlan | None = None,
         workflows: Mapping[str, sfn.IStateMachine],
+        restore: lambda_.Function,
         lock: EvidenceLock | None = None,
         vault_locked: bool = True,
         vault_denies_deletion: bool = True,
@@ -130,11 +135,21 @@ class Compliance(Construct):
             raise SynthError(f"Compliance.workflows must name LogicalBackup, got {', '.join(sorted(workflows))}")
         (lock or EvidenceLock.governance()).check(functions.policy.evidence_keep)
         self._functions, self._alerts = functions, alerts
+        self._read_back = functions.add(
+            self,
+            "ReadBack",
+            "read_back",
+            description="Reads the first bytes of archives, under the role that restores them",
+            under=restore,
+            timeout=Duration.seconds(LIMIT_SECONDS),
+        )
         backed_up = plan if plan and plan.plan else None
         told: dict[str, Any] = {
             "topic_arn": alerts.topic.topic_arn,
             "log_groups": [_log_group_prefix(functions)],
             "workflows": {name: machine.state_machine_arn for name, machine in workflows.items()},
+            "read_back": self._read_back.function_arn,
+            "restore": restore.function_arn,
             "databases": list(databases),
             "copy_vaults": list(copy_vaults),
             "friends": list(friends),
@@ -159,7 +174,16 @@ class Compliance(Construct):
             "Gather",
             "gather_compliance",
             description="Asks AWS what a compliance report rests on",
-            statements=[*self._read_aws(list(workflows.values())), *self._read_bucket()],
+            statements=[
+                *self._read_aws(list(workflows.values())),
+                *self._read_bucket(),
+                statement("ReadBack", ["lambda:InvokeFunction"], [self._read_back.function_arn]),
+                statement(
+                    "ReadRoles",
+                    ["lambda:GetFunctionConfiguration"],
+                    [self._read_back.function_arn, restore.function_arn],
+                ),
+            ],
             environment=environment,
             timeout=_GATHER_LIMIT,
             memory_mb=1024,

@@ -281,7 +281,8 @@ class BackupFunctions(Construct):
         handler: str,
         *,
         description: str,
-        statements: Sequence[Statement],
+        statements: Sequence[Statement] = (),
+        under: lambda_.Function | None = None,
         network: DatabaseNetwork | None = None,
         layers: Sequence[lambda_.ILayerVersion] = (),
         environment: Mapping[str, str] | None = None,
@@ -292,8 +293,66 @@ class BackupFunctions(Construct):
     ) -> lambda_.Function:
         """One function. handler: a module of `aurora_backup.handlers`. network: for functions that open PostgreSQL.
 
+        under: a function whose role, and with it log group, this one shares: it may do exactly what that one may.
         database_auth: how this function logs in. Default: as all do.
         """
+        if under and (statements or network):
+            raise SynthError(
+                f"{scope.node.path}/{construct_id}: a function under the role of {under.node.path} takes it as it is, "
+                "without statements and network of its own"
+            )
+        role, group, ready = (
+            (under.role, under.log_group, under)
+            if under
+            else self._role(scope, construct_id, description, statements, network, database_auth)
+        )
+        function = lambda_.Function(
+            scope,
+            construct_id,
+            description=description,
+            runtime=_RUNTIME,
+            architecture=self._architecture,
+            code=runtime_code(self.root_certificates),
+            handler=f"aurora_backup.handlers.{handler}.handler",
+            layers=list(layers),
+            environment={**self.environment(database_auth), **(environment or {})},
+            environment_encryption=self.key,
+            timeout=timeout or Duration.minutes(1),
+            memory_size=memory_mb,
+            ephemeral_storage_size=Size.mebibytes(storage_mb),
+            role=role,
+            log_group=group,
+            tracing=lambda_.Tracing.ACTIVE,
+            dead_letter_queue=self._queue,
+            reserved_concurrent_executions=self._reserved,
+            vpc=network.vpc if network else None,
+            vpc_subnets=network.subnets if network else None,
+            security_groups=[network.security_group] if network else None,
+        )
+        function.node.add_dependency(ready)
+        if not network:
+            acknowledge(
+                function,
+                "LambdaInsideVPC",
+                "Calls AWS APIs only, and never the database: inside the VPC it would only need more endpoints.",
+                COMPLIANCE_PACKS,
+            )
+        if self._reserved is None:
+            acknowledge(
+                function, "LambdaConcurrency", "The caller asked for the account's unreserved pool.", COMPLIANCE_PACKS
+            )
+        return function
+
+    def _role(
+        self,
+        scope: Construct,
+        construct_id: str,
+        description: str,
+        statements: Sequence[Statement],
+        network: DatabaseNetwork | None,
+        database_auth: DatabaseAuth | None,
+    ) -> tuple[iam.IRole, logs.ILogGroup, IConstruct]:
+        """A function's own role and log group, and what must be there before it runs."""
         group = logs.LogGroup(
             scope,
             f"{construct_id}Logs",
@@ -316,42 +375,7 @@ class BackupFunctions(Construct):
                 tracing(),
             ],
         )
-        function = lambda_.Function(
-            scope,
-            construct_id,
-            description=description,
-            runtime=_RUNTIME,
-            architecture=self._architecture,
-            code=runtime_code(self.root_certificates),
-            handler=f"aurora_backup.handlers.{handler}.handler",
-            layers=list(layers),
-            environment={**self.environment(database_auth), **(environment or {})},
-            environment_encryption=self.key,
-            timeout=timeout or Duration.minutes(1),
-            memory_size=memory_mb,
-            ephemeral_storage_size=Size.mebibytes(storage_mb),
-            role=role.role,
-            log_group=group,
-            tracing=lambda_.Tracing.ACTIVE,
-            dead_letter_queue=self._queue,
-            reserved_concurrent_executions=self._reserved,
-            vpc=network.vpc if network else None,
-            vpc_subnets=network.subnets if network else None,
-            security_groups=[network.security_group] if network else None,
-        )
-        function.node.add_dependency(role.policy)
-        if not network:
-            acknowledge(
-                function,
-                "LambdaInsideVPC",
-                "Calls AWS APIs only, and never the database: inside the VPC it would only need more endpoints.",
-                COMPLIANCE_PACKS,
-            )
-        if self._reserved is None:
-            acknowledge(
-                function, "LambdaConcurrency", "The caller asked for the account's unreserved pool.", COMPLIANCE_PACKS
-            )
-        return function
+        return role.role, group, role.policy
 
     def environment(self, database_auth: DatabaseAuth | None = None) -> dict[str, str]:
         """What every function is told by its environment; `aurora_backup.settings` reads it."""

@@ -12,6 +12,8 @@ from cdk_aurora_backup.logical_backup import list_sets, read_sets, write_sets
 from cdk_aurora_backup.workflow import Workflow
 
 if TYPE_CHECKING:
+    from aws_cdk import aws_lambda as lambda_
+
     from cdk_aurora_backup.alerts import BackupAlerts
     from cdk_aurora_backup.functions import BackupFunctions
 
@@ -71,6 +73,11 @@ class TrialRestore(Construct):
     def machine(self) -> sfn.StateMachine:
         """The workflow, for starting it on demand."""
         return self._workflow.machine
+
+    @property
+    def restore_function(self) -> lambda_.Function:
+        """The function that restores a set, under the role that reads every set back."""
+        return self._restore
 
     def _definition(self) -> sfn.IChainable:
         flow = self._workflow

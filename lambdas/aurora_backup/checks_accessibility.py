@@ -1,7 +1,4 @@
-"""Accessibility: the backups can be read, and by nobody outside. Pure.
-
-They are read by the role of the gathering function. That the restoring role can read them, only a restore shows.
-"""
+"""Accessibility: the backups can be read by the role that would restore them, and by nobody outside. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from aurora_backup.compliance_facts import FactMissing
 if TYPE_CHECKING:
     from aurora_backup.compliance_facts import Node, Reader
 
-RESTORE_FIRST = {"GLACIER", "DEEP_ARCHIVE"}
 _PUBLIC_BLOCKS = ("block_public_acls", "ignore_public_acls", "block_public_policy", "restrict_public_buckets")
 
 
@@ -101,6 +97,11 @@ def _can_do(principal: Node) -> str | None:
 
 
 def _archives(read: Reader, _expected: Expected) -> Found:
+    told = read.observation("read-back")
+    role, restores = told.text("role"), told.text("restores_under")
+    if role != restores:
+        raise FactMissing(f"the objects were read under {role}, and dump sets are restored under {restores}")
+    answers = {answer.text("key"): answer for answer in told.each("objects")}
     cold = 0
 
     def look(item: Node) -> str | None:
@@ -108,15 +109,19 @@ def _archives(read: Reader, _expected: Expected) -> Found:
         key = item.text("key")
         if item.is_null("found"):
             raise FactMissing(f"{key} is not there")  # integrity.archives says that this is wrong
-        if item.at("found").text("storage_class") in RESTORE_FIRST:
+        if key not in answers:
+            raise FactMissing(f"{key} was not read back")
+        answer = answers[key]
+        if answer.flag("restore_required"):
             cold += 1
             return None
-        return None if item.flag("readable") else f"{key} cannot be read: {item.text('problem')}"
+        return None if answer.flag("readable") else f"{key} cannot be read under {role}: {answer.text('problem')}"
 
     tally = Tally().look(read.observation("objects").each(), look)
-    note = f"; {cold} are in Glacier: a restore request is required before they can be read" if cold else ""
+    note = f"; {cold} are archived: a restore request is required before they can be read" if cold else ""
     return tally.conclude(
-        f"the first bytes of {tally.examined - cold} objects of the newest sets were read, by the gatherer's role{note}"
+        f"the first bytes of {tally.examined - cold} objects of the newest sets were read under {role}, "
+        f"which restores them{note}"
     )
 
 
@@ -178,10 +183,11 @@ ACCESSIBILITY = (
     ),
     CheckSpec(
         id="accessibility.archives",
-        title="The newest archives can be read back now",
+        title="The newest archives can be read back now by the role that would restore them",
         level=Level.OBSERVED,
-        remedy="Look at the error: a key that is disabled, a policy that denies, or an object that is gone. Archives "
-        "in Glacier need a restore request (aws s3api restore-object) before they can be read.",
+        remedy="Look at the error: a key that is disabled, a policy that denies, or an object that is gone. Where the "
+        "role that read is not the one that restores, deploy the stack again. Archived objects need a restore request "
+        "(aws s3api restore-object) before they can be read.",
         run=_archives,
         applies=lambda e: bool(e.policy.dump_schedules()),
     ),

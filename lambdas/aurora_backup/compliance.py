@@ -64,7 +64,8 @@ class Expected:
 
     lineage: resource ids of the cluster, the present one first. key_arn: the customer key of the backups. vault and
     plan_id: of AWS Backup; None where the policy takes no snapshots. log_groups: beginnings of the names of this
-    package's log groups. workflows: state machine ARN by name. databases: those that must have sets; () when they are
+    package's log groups. workflows: state machine ARN by name. read_back: ARN of the function that reads archives back;
+    restore: of the one that restores dump sets. databases: those that must have sets; () when they are
     discovered. rules: names of the plan's rules beside the policy's. lock_days: the least and the most days of the
     vault's lock as declared; () when the deployment does not say. copy_vaults: other vaults that hold copies.
     friends: account numbers, and ids of organisations, that may see snapshots and objects.
@@ -85,6 +86,8 @@ class Expected:
     topic_arn: str | None = None
     log_groups: tuple[str, ...] = ()
     workflows: Mapping[str, str] = field(default_factory=dict)
+    read_back: str | None = None
+    restore: str | None = None
     databases: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     vault_locked: bool = False

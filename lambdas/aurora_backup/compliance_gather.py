@@ -40,13 +40,12 @@ if TYPE_CHECKING:
     from aurora_backup.s3 import Bucket
 
 _log = logging.getLogger(__name__)
-SERVICES = ("rds", "backup", "kms", "sns", "logs", "stepfunctions", "iam")
+SERVICES = ("rds", "backup", "kms", "sns", "logs", "stepfunctions", "iam", "lambda")
 _READERS = 8  # small objects read side by side
 _TESTS = 40  # recovery-test reports that are looked at
 _PLAN_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/retention/"
 _TEST_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/recovery-tests/"
 _OVERLAP = timedelta(days=2)  # documents this much older than the last report are looked at again
-_FIRST_BYTES = "bytes=0-15"
 _NOTHING = {
     "NoSuchBucketPolicy",
     "NoSuchLifecycleConfiguration",
@@ -82,6 +81,7 @@ class Gatherer:
         self._awsbackup: list[dict[str, Any]] = []
         self._manifests: dict[str, Manifest] = {}
         self._newest: list[str] | None = None
+        self._stored: list[str] | None = None
         self._recorded: tuple[datetime | None, tuple[Document, ...]] | None = None
 
     def gather(self) -> dict[str, Any]:
@@ -110,6 +110,12 @@ class Gatherer:
             ("log-groups", "logs:DescribeLogGroups", self._log_groups, bool(self._expected.log_groups)),
             ("sets", "s3:ListBucket, s3:GetObject", self._sets, True),
             ("objects", "s3:GetObject", self._objects, True),
+            (
+                "read-back",
+                "lambda:InvokeFunction, lambda:GetFunctionConfiguration",
+                self._read_back,
+                self._expected.read_back is not None,
+            ),
             ("recovery-tests", "s3:GetObject", self._recovery_tests, True),
             ("workflows", "states:DescribeStateMachine", self._workflows, True),
             ("executions", "states:ListExecutions", self._executions, True),
@@ -405,7 +411,9 @@ class Gatherer:
     def _objects(self) -> list[dict[str, Any]]:
         if self._newest is None:
             raise LookupError("the sets were not read")
-        return [item for key in self._newest for item in self._objects_of(key)]
+        found = [item for key in self._newest for item in self._objects_of(key)]
+        self._stored = [item["key"] for item in found if item["found"] is not None]
+        return found
 
     def _objects_of(self, key: str) -> Iterable[dict[str, Any]]:
         yield self._object(key + NAME, None)
@@ -424,26 +432,40 @@ class Gatherer:
         from botocore.exceptions import ClientError
 
         client, name = self._bucket.client, self._bucket.name
-        item: dict[str, Any] = {"key": key, "recorded": recorded, "found": None, "readable": False, "problem": None}
         try:
             head = client.head_object(Bucket=name, Key=key, ChecksumMode="ENABLED")
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:  # noqa: PLR2004
                 raise
-            return item | {"problem": "it is not there"}
-        item["found"] = {
+            return {"key": key, "recorded": recorded, "found": None}
+        found = {
             "bytes": head["ContentLength"],
             "crc32": head.get("ChecksumCRC32"),
             "version": head.get("VersionId"),
             "encryption": head.get("ServerSideEncryption"),
             "key": head.get("SSEKMSKeyId"),
-            "storage_class": head.get("StorageClass") or "STANDARD",
         }
-        try:
-            body = client.get_object(Bucket=name, Key=key, Range=_FIRST_BYTES)["Body"].read()
-        except ClientError as error:
-            return item | {"problem": cause(error)}
-        return item | {"readable": bool(body), "problem": None if body else "it is empty"}
+        return {"key": key, "recorded": recorded, "found": found}
+
+    def _read_back(self) -> dict[str, Any]:
+        """What the function that runs under the restoring role could read, and under which role each of the two runs.
+
+        Where the roles differ, nothing was shown of the one that restores.
+        """
+        if self._stored is None:
+            raise LookupError("the objects were not looked at")
+        functions = self._clients["lambda"]
+        reads, restores = (
+            functions.get_function_configuration(FunctionName=name)["Role"]
+            for name in (self._expected.read_back, self._expected.restore)
+        )
+        answer = functions.invoke(
+            FunctionName=self._expected.read_back, Payload=json.dumps({"keys": self._stored}).encode()
+        )
+        said = json.loads(answer["Payload"].read())
+        if answer.get("FunctionError"):
+            raise BackupError(f"{self._expected.read_back} failed: {said.get('errorType')}: {said.get('errorMessage')}")
+        return {"role": reads, "restores_under": restores, "objects": said["objects"]}
 
     def _recovery_tests(self) -> list[dict[str, Any]]:
         """The newest of this cluster; in a shared bucket another cluster's test proves nothing of ours."""

@@ -34,6 +34,7 @@ SERVICES = (
     "logs",
     "sts",
     "iam",
+    "lambda",
 )
 
 

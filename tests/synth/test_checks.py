@@ -16,6 +16,7 @@ from aurora_backup.settings import OWN_BUNDLE, default_root_certificate
 from cdk_aurora_backup import ClusterDetails, Keep, ProtectedCluster, RetentionPolicy, SnapshotTier, SynthError, assets
 from cdk_aurora_backup.checks import check_cluster, check_databases, check_identifier, known, warn_about_quota
 from cdk_aurora_backup.functions import BackupFunctions
+from cdk_aurora_backup.permissions import statement
 from tests.synth.synthesis import (
     ACCOUNT,
     Synthesised,
@@ -221,3 +222,12 @@ def test_a_policy_with_a_token_is_refused_because_everything_is_derived_from_it(
     ):
         with pytest.raises(PolicyError, match="must be known at synth, because everything is derived from it"):
             change()
+
+
+def test_a_function_under_another_s_role_gets_nothing_of_its_own():
+    stack = new_stack()
+    made = functions(stack)
+    first = made.add(stack, "First", "verify", description="x")
+    read = statement("Read", ["s3:GetObject"], ["arn:aws:s3:::a/b"])
+    with pytest.raises(SynthError, match="Mine/Second: a function under the role of Mine/First takes it as it is"):
+        made.add(stack, "Second", "verify", description="x", under=first, statements=[read])

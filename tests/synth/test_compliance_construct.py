@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -39,14 +40,31 @@ def actions(synthesised, name):
     return {a for s in found for a in (s["Action"] if isinstance(s["Action"], list) else [s["Action"]])}
 
 
-def test_the_gatherer_reads_and_writes_only_its_own_document(default):
+def test_the_gatherer_reads_asks_one_function_and_writes_only_its_own_document(default):
     writing = {a for a in actions(default, "Gather") if not a.split(":")[1].startswith(("Get", "List", "Describe"))}
     assert writing == {
         "s3:PutObject", "logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage", "kms:Decrypt",
-        "kms:GenerateDataKey", "xray:PutTraceSegments", "xray:PutTelemetryRecords",
+        "kms:GenerateDataKey", "xray:PutTraceSegments", "xray:PutTelemetryRecords", "lambda:InvokeFunction",
     }  # fmt: skip
+    (invoke,) = [s for s in statements(default, "Gather").values() if "lambda:InvokeFunction" in s["Action"]]
+    assert re.fullmatch(r"<BackupComplianceReadBack\w{8}\.Arn>", flat(invoke["Resource"]))
     (put,) = [s for s in statements(default, "Gather").values() if "s3:PutObject" in s["Action"]]
     assert flat(put["Resource"]).endswith("/compliance-backups/evidence/facts/*")
+
+
+def test_archives_are_read_back_under_the_very_role_that_restores_them(default):
+    (restore,) = [
+        v["Properties"] for k, v in default.template["Resources"].items()
+        if v["Type"] == "AWS::Lambda::Function" and k.startswith("BackupTrialRestore")
+    ]  # fmt: skip
+    reads = function(default, "ReadBack")
+    assert flat(reads["Role"]) == flat(restore["Role"])
+    assert reads["LoggingConfig"] == restore["LoggingConfig"]  # the one log group that this role may write to
+    assert "VpcConfig" not in reads
+    assert not [k for k in ours(default.template, "AWS::IAM::Role") if "ReadBack" in k]
+    told = expected({k: flat(v) for k, v in function(default, "Gather")["Environment"]["Variables"].items()})
+    assert (told.read_back or "").startswith("<BackupComplianceReadBack")
+    assert (told.restore or "").startswith("<BackupTrialRestore")
 
 
 def test_the_reporter_adds_evidence_and_can_neither_delete_it_nor_shorten_its_lock(default):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import pytest
@@ -31,7 +32,10 @@ UNSEEN = {
 
 @dataclass(frozen=True)
 class Granted:
-    """A role of ours: which policy, for which handler (None: a service assumes it), its actions by statement."""
+    """A role of ours: which policy, for which handler (None: a service assumes it), its actions by statement.
+
+    A role that two handlers run under is there twice.
+    """
 
     policy: str
     handler: str | None
@@ -45,11 +49,10 @@ class Granted:
 @pytest.fixture(scope="module")
 def roles():
     stack = hardened.synthesised("strongest").protected
-    handlers = {
-        p["Role"].rpartition("/")[2]: p["Handler"].removeprefix(PREFIX).removesuffix(".handler")
-        for _, p in stack.of("AWS::Lambda::Function")
-        if str(p.get("Handler")).startswith(PREFIX)
-    }
+    handlers = defaultdict(set)
+    for _, p in stack.of("AWS::Lambda::Function"):
+        if str(p.get("Handler")).startswith(PREFIX):
+            handlers[p["Role"].rpartition("/")[2]].add(p["Handler"].removeprefix(PREFIX).removesuffix(".handler"))
     found = []
     for name, properties in stack.of("AWS::IAM::ManagedPolicy"):
         (role,) = properties["Roles"]
@@ -58,7 +61,7 @@ def roles():
             for s in properties["PolicyDocument"]["Statement"]
             if s["Effect"] == "Allow"
         }
-        found.append(Granted(name, handlers.get(role), statements))
+        found += [Granted(name, handler, statements) for handler in handlers.get(role, {None})]
     return found
 
 

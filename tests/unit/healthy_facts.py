@@ -16,6 +16,7 @@ KEY = f"arn:aws:kms:{REGION}:key/backup"
 CLUSTER = f"arn:aws:rds:{REGION}:cluster:clinic"
 BREAK_GLASS = f"arn:aws:iam::{ACCOUNT}:role/break-glass"
 ADMIN = f"arn:aws:iam::{ACCOUNT}:user/admin"
+RESTORER = f"arn:aws:iam::{ACCOUNT}:role/restore"
 SWEEPER = f"arn:aws:iam::{ACCOUNT}:role/sweep"
 EVERYTHING = ("key", "recovery-points", "snapshots", "sets", "governance", "cluster")
 RESOURCE = "cluster-ABC"
@@ -32,6 +33,8 @@ EXPECTED = Expected(
     topic_arn=f"arn:aws:sns:{REGION}:alerts",
     log_groups=("Stack-",),
     workflows={"LogicalBackup": f"arn:aws:states:{REGION}:stateMachine:logical"},
+    read_back=f"arn:aws:lambda:{REGION}:function:read-back",
+    restore=f"arn:aws:lambda:{REGION}:function:restore",
     rules=("hourly",),
     lock_days=(7, 3000),
     copy_vaults=("copies",),
@@ -135,7 +138,6 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
         "version": "v1",
         "encryption": "aws:kms",
         "key": KEY,
-        "storage_class": "STANDARD",
     }
     manifest = {**stored, "bytes": 900, "crc32": None, "version": "v2"}
     values = {
@@ -290,17 +292,24 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                     "key": archive,
                     "recorded": {"bytes": 5000, "crc32": "AAAAAA==", "version": "v1"},
                     "found": stored,
-                    "readable": True,
-                    "problem": None,
                 },
                 {
                     "key": sets[0]["set"] + "manifest.json",
                     "recorded": None,
                     "found": manifest,
-                    "readable": True,
-                    "problem": None,
                 },
             ],
+        ),
+        "read-back": (
+            "lambda:InvokeFunction, lambda:GetFunctionConfiguration",
+            {
+                "role": RESTORER,
+                "restores_under": RESTORER,
+                "objects": [
+                    {"key": key, "readable": True, "restore_required": False, "problem": None}
+                    for key in (archive, sets[0]["set"] + "manifest.json")
+                ],
+            },
         ),
         "recovery-tests": (
             "s3:GetObject",

@@ -23,6 +23,7 @@ from tests.unit.healthy_facts import (
     EXPECTED,
     KEY,
     NOW,
+    RESTORER,
     healthy,
     iso,
     lifecycle_rule,
@@ -298,7 +299,7 @@ DAMAGES = [
     ("accessibility.vault", damage(["vault-policy", "document"], None), "does not deny deleting"),
     (
         "accessibility.archives",
-        damage(["objects", 0], lambda o: o.update(readable=False, problem="AccessDenied")),
+        damage(["read-back", "objects", 0], lambda o: o.update(readable=False, problem="AccessDenied")),
         "AccessDenied",
     ),
     ("accessibility.recovery-points", damage(["recovery-points", 0, "status"], "PARTIAL"), "is partial"),
@@ -440,7 +441,7 @@ RESTS_ON = {
     "accessibility.bucket": ["bucket-policy", "bucket-public-access", "cluster"],
     "accessibility.vault": ["cluster", "vault-policy"],
     "accessibility.deletion": ["identities", "key-policy", "vault-policy"],
-    "accessibility.archives": ["objects"],
+    "accessibility.archives": ["objects", "read-back"],
     "accessibility.recovery-points": ["keys", "recovery-points", "snapshots"],
     "integrity.manifests": ["sets"],
     "integrity.archives": ["objects"],
@@ -534,7 +535,7 @@ def passes(path, change):
 
 # Well-formed texts that no rule can tell from others: names, words that only one of their values has a meaning in.
 NAMES = re.compile(
-    r".+/(call|name|id|arn|identifier|workflow|stream|state|status|kind|sha256|storage_class)"
+    r".+/(call|name|id|arn|identifier|workflow|stream|state|status|kind|sha256)"
     r"|(documents|objects)/\d+/key|log-groups/\d+/key"
 )
 # Lists and objects that may be empty, switches and numbers that may have the other value: each is a good fact.
@@ -554,6 +555,8 @@ def may_be_fine(path, before, bad):
     if type(bad) is type(before) and bad == before:
         return True
     if bad is None and path[-1] in NULLABLE:
+        return True
+    if bad is True and path[-1] == "restore_required":
         return True
     return bool((isinstance(before, str) and isinstance(bad, str) and NAMES.fullmatch(where)) or FINE.fullmatch(where))
 
@@ -702,13 +705,24 @@ def test_a_database_whose_only_set_failed_its_verification_is_not_overlooked():
     assert "logical of billing" in reason(facts, "completion.logical")
 
 
-def test_an_archive_in_glacier_needs_a_restore_first_and_is_not_inaccessible():
+def test_an_archived_object_needs_a_restore_first_and_is_not_inaccessible():
     facts = healthy()
-    item = facts["observations"]["objects"]["value"][0]
-    item["found"]["storage_class"] = "GLACIER"
-    item["readable"] = None
-    assert failing(facts) == set()
-    assert "1 are in Glacier: a restore request is required" in reason(facts, "accessibility.archives")
+    answer = facts["observations"]["read-back"]["value"]["objects"][0]
+    answer |= {"readable": False, "restore_required": True, "problem": "InvalidObjectState"}
+    assert run(facts).status is Status.PASS
+    assert "1 are archived: a restore request is required" in reason(facts, "accessibility.archives")
+
+
+def test_archives_are_read_back_by_a_named_role_and_what_another_role_read_shows_nothing():
+    assert f"2 objects of the newest sets were read under {RESTORER}" in reason(healthy(), "accessibility.archives")
+    facts = healthy()
+    facts["observations"]["read-back"]["value"]["role"] = "arn:another"
+    (result,) = (r for r in run(facts).results if r.spec.id == "accessibility.archives")
+    assert (result.verdict, "arn:another" in result.reason) == (Verdict.UNKNOWN, True)
+    facts = healthy()
+    gone = facts["observations"]["read-back"]["value"]["objects"].pop()
+    (result,) = (r for r in run(facts).results if r.spec.id == "accessibility.archives")
+    assert (result.verdict, f"{gone['key']} was not read back" in result.reason) == (Verdict.UNKNOWN, True)
 
 
 def test_the_policy_decides_which_checks_are_asked_for():

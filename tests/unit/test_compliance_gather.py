@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from aurora_backup.errors import SettingsError
 from aurora_backup.evidence import ROOT, sha256
 from aurora_backup.evidence_store import EvidenceStore
 from aurora_backup.policy import RetentionPolicy
+from aurora_backup.read_back import read_back
 from aurora_backup.s3 import Bucket
 from aurora_backup.validation import Verdict
 from tests.unit.healthy_facts import EXPECTED, NOW
@@ -74,7 +76,7 @@ def test_every_observation_names_its_call_as_iam_does():
     for name, observation in gatherer().gather()["observations"].items():
         for call in observation["call"].split(", "):
             service, _, action = call.partition(":")
-            assert service in {"rds", "backup", "kms", "sns", "logs", "states", "s3", "iam"}, name
+            assert service in {"rds", "backup", "kms", "sns", "logs", "states", "s3", "iam", "lambda"}, name
             assert action[0].isupper(), name
 
 
@@ -323,10 +325,57 @@ def test_a_set_with_an_altered_manifest_is_seen_and_its_archives_cannot_be_judge
     assert (found["manifest"]["ok"], "altered" in found["manifest"]["problem"]) == (False, True)
     objects = {item["key"]: item for item in facts["observations"]["objects"]["value"]}
     assert objects[key + "0000.dump"]["recorded"] == {"bytes": None, "crc32": None, "version": None}
-    assert objects[key + "0000.dump"]["readable"] is True
     verdicts = {r.spec.id: r.verdict for r in assess(facts, EXPECTED, NOW, checks=CHECKS).results}
     assert verdicts["integrity.manifests"] is Verdict.FAIL
     assert verdicts["integrity.archives"] is Verdict.UNKNOWN
+
+
+class Functions:
+    """Lambda, where the function that reads back is ours, run on the spot; restores: the role of the other one."""
+
+    def __init__(self, bucket=None, restores="arn:role/restore", error=None):
+        self._bucket, self._error = bucket, error
+        self._roles = {EXPECTED.read_back: "arn:role/restore", EXPECTED.restore: restores}
+
+    def get_function_configuration(self, FunctionName):  # noqa: N803
+        return {"Role": self._roles[FunctionName]}
+
+    def invoke(self, FunctionName, Payload):  # noqa: N803
+        assert FunctionName == EXPECTED.read_back
+        if self._error:
+            said = {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out"}
+            return {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(said).encode())}
+        said = {"objects": read_back(self._bucket, json.loads(Payload)["keys"])}
+        return {"Payload": io.BytesIO(json.dumps(said).encode())}
+
+
+def read_back_of(bucket, functions):
+    """The observation, and how the check ends."""
+    facts = gatherer({"lambda": functions}, bucket=bucket).gather()
+    results = {r.spec.id: r for r in assess(facts, EXPECTED, NOW, checks=CHECKS).results}
+    return facts["observations"]["read-back"], results["accessibility.archives"]
+
+
+def test_archives_are_read_back_by_the_function_of_the_restoring_role_and_each_role_is_named(aws):
+    bucket = bucket_of(aws)
+    key = f"logical-backups/{EXPECTED.lineage[0]}/clinic/20261121T020000Z/"
+    for name, data in (("0000.dump", "PGDMP"), ("manifest.json", "{}")):
+        bucket.write(key + name, data, once=True)
+    observation, result = read_back_of(bucket, Functions(bucket))
+    assert (observation["value"]["role"], observation["value"]["restores_under"]) == ("arn:role/restore",) * 2
+    fine = {"readable": True, "restore_required": False, "problem": None}
+    answers = {item.pop("key").removeprefix(key): item for item in observation["value"]["objects"]}
+    assert answers == {"manifest.json": fine, "0000.dump": fine}
+    assert (result.verdict, "under arn:role/restore" in result.reason) == (Verdict.PASS, True)
+    _, result = read_back_of(bucket, Functions(bucket, restores="arn:role/changed"))
+    assert (result.verdict, "arn:role/changed" in result.reason) == (Verdict.UNKNOWN, True)
+
+
+@pytest.mark.parametrize(("functions", "says"), [(Functions(error=True), "Task timed out"), (Broken(), "AccessDenied")])
+def test_where_the_reading_function_fails_nothing_was_read_back(aws, functions, says):
+    observation, result = read_back_of(bucket_of(aws), functions)
+    assert (observation["ok"], says in observation["error"]) == (False, True)
+    assert result.verdict is Verdict.UNKNOWN
 
 
 def test_an_altered_report_is_not_what_the_next_one_builds_on(aws):

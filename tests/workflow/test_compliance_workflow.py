@@ -82,11 +82,13 @@ def run(deployed, monkeypatch):
     for name, value in deployed.items():
         monkeypatch.setenv(name, value)
 
-    def report(execution=None, **more):
+    def report(execution=None, **told):
+        environment = deployed | {"COMPLIANCE": json.dumps({**json.loads(deployed["COMPLIANCE"]), **told})}
+        monkeypatch.setenv("COMPLIANCE", environment["COMPLIANCE"])
         event = {"execution": execution or f"run-{secrets.token_hex(4)}", "started": datetime.now(UTC).isoformat()}
-        with recording.listening("Gather", "gather_compliance", deployed):
-            facts = gather_compliance.handler(event | more, None)
-        with recording.listening("Report", "report_compliance", deployed):
+        with recording.listening("Gather", "gather_compliance", environment):
+            facts = gather_compliance.handler(event, None)
+        with recording.listening("Report", "report_compliance", environment):
             return report_compliance.handler(facts, None)
 
     return report
@@ -119,6 +121,52 @@ def test_facts_come_from_the_local_aws_and_what_is_not_there_is_unknown(local_aw
     assert found["integrity.recovery-test"] == "UNKNOWN"
     assert answer["compliance_status"] == "FAIL"
     assert answer["remediation_needed"] is True
+
+
+@pytest.fixture
+def restoring(local_aws, deployed, package):
+    """The functions that restore sets and read them back, under one role: `{restore, read_back}`, their ARNs."""
+    client, suffix = local_aws.client("lambda"), secrets.token_hex(4)
+    names = ("BACKUP_BUCKET", "BACKUP_KEY_ARN", "OWNER", "CLUSTER_ID", "CLUSTER_RESOURCE_ID", "RETENTION_POLICY")
+    made = {
+        name: client.create_function(
+            FunctionName=f"{name}-{suffix}",
+            Runtime="python3.13",
+            Role="arn:aws:iam::000000000000:role/restore",
+            Handler=f"aurora_backup.handlers.{handler}.handler",
+            Code={"ZipFile": package},
+            Timeout=60,
+            Environment={"Variables": {**{name: deployed[name] for name in names}, "DB_AUTH": "iam", "DB_USER": "x"}},
+        )["FunctionArn"]
+        for name, handler in (("restore", "verify"), ("read_back", "read_back"))
+    }
+    yield made
+    for arn in made.values():
+        client.delete_function(FunctionName=arn)
+
+
+def test_archives_are_read_back_by_the_deployed_function_under_the_restoring_role(local_aws, deployed, run, restoring):
+    s3, bucket = local_aws.client("s3"), deployed["BACKUP_BUCKET"]
+    key = f"logical-backups/{deployed['CLUSTER_RESOURCE_ID']}/clinic/20261121T020000Z/"
+    stored = [
+        {"Key": key + name, "VersionId": s3.put_object(Bucket=bucket, Key=key + name, Body=body)["VersionId"]}
+        for name, body in (("0000.dump", b"PGDMP"), ("manifest.json", b"{}"))
+    ]
+
+    def archives():
+        return next(
+            c for c in report_of(local_aws, deployed, run(**restoring))["checks"] if c["id"] == "accessibility.archives"
+        )
+
+    client, config = local_aws.client("lambda"), {"FunctionName": restoring["restore"]}
+    try:
+        found = archives()
+        assert (found["verdict"], "2 objects" in found["reason"]) == ("PASS", True), found["reason"]
+        assert "were read under arn:aws:iam::000000000000:role/restore" in found["reason"]
+        client.update_function_configuration(**config, Role="arn:aws:iam::000000000000:role/another")
+        assert (archives()["verdict"], archives()["evidence"][0]["name"]) == ("UNKNOWN", "read-back")
+    finally:
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": stored})
 
 
 def test_drift_is_found_in_the_next_report_and_gone_in_the_one_after(local_aws, deployed, run):

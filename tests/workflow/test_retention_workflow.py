@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import time
-import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +31,6 @@ from aurora_backup.manifest import set_key
 from aurora_backup.policy import RetentionPolicy
 from aurora_backup.s3 import Bucket
 from aurora_backup.sweep import confirm
-from cdk_aurora_backup.assets import code_directory
 from local.faults import Fault
 from tests.synth.synthesis import Synthesised, backed_up, new_stack
 from tests.unit.retention_world import manifest_of
@@ -52,15 +50,6 @@ def eventually(check, seconds=60):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
     return found
-
-
-def _package() -> bytes:
-    target, root = io.BytesIO(), code_directory()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                out.write(path, path.relative_to(root))
-    return target.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +187,9 @@ class Managed:
 
 
 @pytest.fixture(scope="module")
-def functions(local_aws):
+def functions(local_aws, package):
     """The three functions, made once: each test gives them its own environment."""
-    package, client = _package(), local_aws.client("lambda")
+    client = local_aws.client("lambda")
     return {
         name: client.create_function(
             FunctionName=f"{name}-{secrets.token_hex(4)}",

@@ -13,17 +13,20 @@ from aurora_backup.evidence import ROOT
 from aurora_backup.evidence_store import EvidenceStore
 from aurora_backup.holds import HoldKeeper
 from aurora_backup.rds import Rds
+from aurora_backup.read_back import LIMIT_SECONDS
 from aurora_backup.s3 import Bucket, make_client
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Write the facts; return `{execution, started, facts}`, facts being their key."""
     import boto3
+    from botocore.config import Config
 
     expected = compliance_settings.expected()
     execution, started = str(event["execution"]), deployment.moment("started", event["started"])
     bucket = Bucket(make_client(), expected.bucket, kms_key=expected.key_arn)
-    clients = {service: boto3.client(service) for service in SERVICES}
+    patient = Config(read_timeout=2 * LIMIT_SECONDS, retries={"total_max_attempts": 2})
+    clients = {s: boto3.client(s, config=patient if s == "lambda" else None) for s in SERVICES}
     gatherer = Gatherer(
         clients,
         bucket,
