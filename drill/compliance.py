@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CHAIN = "compliance-backups/evidence/chain/"
 _TESTS = "compliance-backups/evidence/recovery-tests/"
 _PLANS = "compliance-backups/evidence/retention/"
+_STRAY = "compliance-backups/stray.txt"
 _JOB_SECONDS = 120
 _STRANGER = "999999999999"
 
@@ -146,6 +147,18 @@ def _bucket_encryption(world: World) -> Iterator[str]:
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=weak)
     yield ""
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=before)
+
+
+@contextmanager
+def _stray_object(world: World) -> Iterator[str]:
+    """Something that is no set and no evidence is put beside them, under S3's own key.
+
+    In AWS the bucket's policy refuses it until somebody takes that away; no policy is enforced here.
+    """
+    s3, bucket = world.aws.client("s3"), world.outputs["BackupBucket"]
+    put = s3.put_object(Bucket=bucket, Key=_STRAY, Body=b"x", ServerSideEncryption="AES256")
+    yield ""
+    s3.delete_object(Bucket=bucket, Key=_STRAY, VersionId=put["VersionId"])
 
 
 @contextmanager
@@ -290,6 +303,7 @@ DRIFTS = (
     Drift(
         "bucket-encryption-weakened", "encryption.bucket", "AES256", "aws:kms with the backup key", _bucket_encryption
     ),
+    Drift("object-under-another-key", "encryption.objects", _STRAY, "with the backup key", _stray_object),
     Drift(
         "lifecycle-shortened",
         "retention.lifecycle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, refuses_plain_http
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from aurora_backup.compliance_facts import Node, Reader
 
 DESTRUCTIVE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
+RECENT = timedelta(days=8)  # how far back each written object is looked at: a report is daily, so for a week
+_LEAST = timedelta(days=7)
 MISSING = "missing"  # the state of a key that KMS does not know
 _KMS = "aws:kms"
 
@@ -77,17 +80,46 @@ def _bucket(read: Reader, expected: Expected) -> Found:
 
 
 def _objects(read: Reader, expected: Expected) -> Found:
-    def look(item: Node) -> str | None:
+    tally = Tally()
+
+    def newest(item: Node) -> str | None:
         if item.is_null("found"):
             raise FactMissing(f"{item.text('key')} is not there")  # integrity.archives says that this is wrong
-        found = item.at("found")
-        if found.is_null("encryption") or not found.text("encryption").startswith(_KMS):
-            return f"{item.text('key')} is not under a KMS key"
-        key = found.text("key")
-        return None if key == expected.key_arn else f"{item.text('key')} is under {key}, not the backup key"
+        return _weak(item.text("key"), item.at("found"), expected)
 
-    tally = Tally().look(read.observation("objects").each(), look)
-    return tally.conclude(f"{tally.examined} objects of the newest sets are under the backup key")
+    def written(group: Node) -> str | None:
+        count, some = group.number("objects"), group.texts("some")
+        if not 0 < len(some) <= count:
+            raise FactMissing(f"{group.path} must name some of its {count} objects, and names {len(some)}")
+        tally.examined += count - 1
+        more = f" and {count - len(some)} more" if count > len(some) else ""
+        return _weak(", ".join(some) + more, group, expected)
+
+    def unread(item: Node) -> str | None:
+        raise FactMissing(f"{item.text('key')} was not looked at: {item.text('problem')}")
+
+    stored, recent = read.observation("objects").each(), read.observation("recent-objects")
+    since, groups = recent.moment("since"), recent.each("groups")
+    if since > read.now - _LEAST:
+        tally.unknown.append(
+            f"what was written before {since.isoformat()} was not looked at: that is less than {_LEAST.days} days"
+        )
+    if not groups:  # a report writes its facts every day
+        tally.unknown.append(f"nothing was found that was written since {since.isoformat()}")
+    tally.look(groups, written).look(recent.each("unread"), unread).look(stored, newest)
+    return tally.conclude(
+        f"{tally.examined - len(stored)} objects that were written since {since:%Y-%m-%d %H:%M} UTC, and {len(stored)} "
+        "of the newest sets, are under the backup key"
+    )
+
+
+def _weak(what: str, found: Node, expected: Expected) -> str | None:
+    """The problem with objects that are encrypted as `found` says."""
+    if found.is_null("encryption") or not found.text("encryption").startswith(_KMS):
+        how = "nothing" if found.is_null("encryption") else found.text("encryption")
+        return f"not under a KMS key but {how}: {what}"
+    key = found.text("key")
+    return None if key == expected.key_arn else f"under {key}, not the backup key: {what}"
 
 
 def _vault(read: Reader, _expected: Expected) -> Found:
@@ -185,11 +217,11 @@ ENCRYPTION = (
     ),
     CheckSpec(
         id="encryption.objects",
-        title="Each object of the newest sets is encrypted under the backup key",
+        title="Each object of the newest sets, and each that was written in the last days, is under the backup key",
         level=Level.OBSERVED,
-        remedy="Copy each named object onto itself with the backup key, and find out who wrote it.",
+        remedy="Find out from CloudTrail who wrote each named object. What belongs there: copy it onto itself with the "
+        "backup key; what does not: delete it, with its versions.",
         run=_objects,
-        applies=lambda e: bool(e.policy.dump_schedules()),
     ),
     CheckSpec(
         id="encryption.vault",

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aurora_backup.checks_completion import WINDOW
-from aurora_backup.checks_encryption import MISSING
+from aurora_backup.checks_encryption import MISSING, RECENT
 from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
 from aurora_backup.compliance_principals import who_may
 from aurora_backup.compliance_report import KIND
 from aurora_backup.errors import BackupError, ManifestError, cause
-from aurora_backup.evidence import sha256
+from aurora_backup.evidence import REGISTERS, sha256
 from aurora_backup.forecast import size_from_plan
 from aurora_backup.inventory import aws_backup_points
 from aurora_backup.manifest import NAME, VERIFICATION_NAME, parse_set_key
@@ -31,6 +31,8 @@ from aurora_backup.sets import read_manifest, set_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from botocore.exceptions import ClientError
 
     from aurora_backup.compliance import Expected
     from aurora_backup.evidence import Document
@@ -45,6 +47,7 @@ _READERS = 8  # small objects read side by side
 _TESTS = 40  # recovery-test reports that are looked at
 _PLAN_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/retention/"
 _TEST_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/recovery-tests/"
+_EXAMPLES = 3  # keys that stand for a group of objects
 _OVERLAP = timedelta(days=2)  # documents this much older than the last report are looked at again
 _NOTHING = {
     "NoSuchBucketPolicy",
@@ -110,6 +113,7 @@ class Gatherer:
             ("log-groups", "logs:DescribeLogGroups", self._log_groups, bool(self._expected.log_groups)),
             ("sets", "s3:ListBucket, s3:GetObject", self._sets, True),
             ("objects", "s3:GetObject", self._objects, True),
+            ("recent-objects", "s3:ListBucket, s3:GetObject", self._recent_objects, True),
             (
                 "read-back",
                 "lambda:InvokeFunction, lambda:GetFunctionConfiguration",
@@ -435,7 +439,7 @@ class Gatherer:
         try:
             head = client.head_object(Bucket=name, Key=key, ChecksumMode="ENABLED")
         except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:  # noqa: PLR2004
+            if not _is_gone(error):
                 raise
             return {"key": key, "recorded": recorded, "found": None}
         found = {
@@ -446,6 +450,38 @@ class Gatherer:
             "key": head.get("SSEKMSKeyId"),
         }
         return {"key": key, "recorded": recorded, "found": found}
+
+    def _recent_objects(self) -> dict[str, Any]:
+        """How everything is encrypted that was written of late, grouped; what is gone by then is left out."""
+        since = self._clock() - RECENT
+        parts = (*(f"{prefix.value}/" for prefix in Prefix), REGISTERS)
+        keys = sorted(key for part in parts for key in self._bucket.keys(part, since))
+        with ThreadPoolExecutor(_READERS) as pool:
+            heads = list(pool.map(self._encryption_of, keys))
+        groups: dict[tuple[str | None, str | None], list[str]] = {}
+        for key, head in zip(keys, heads, strict=True):
+            if isinstance(head, dict):
+                groups.setdefault((head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")), []).append(key)
+        return {
+            "since": since.isoformat(),
+            "groups": [
+                {"encryption": how, "key": key, "objects": len(found), "some": found[:_EXAMPLES]}
+                for (how, key), found in groups.items()
+            ],
+            "unread": [
+                {"key": key, "problem": head} for key, head in zip(keys, heads, strict=True) if isinstance(head, str)
+            ],
+        }
+
+    def _encryption_of(self, key: str) -> dict[str, Any] | str | None:
+        """What S3 says of the object; None when it is gone; the problem, in words, when S3 refuses."""
+        from botocore.exceptions import ClientError
+
+        try:
+            head: dict[str, Any] = self._bucket.client.head_object(Bucket=self._bucket.name, Key=key)
+        except ClientError as error:
+            return None if _is_gone(error) else cause(error)
+        return head
 
     def _read_back(self) -> dict[str, Any]:
         """What the function that runs under the restoring role could read, and under which role each of the two runs.
@@ -627,6 +663,12 @@ def _tag_conditions(selection: Mapping[str, Any]) -> list[str]:
         for operator, wanted in (selection.get("Conditions") or {}).items()
         for one in wanted
     ]
+
+
+def _is_gone(error: ClientError) -> bool:
+    """Whether S3 says that there is no such object."""
+    status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 404  # noqa: PLR2004
 
 
 def _or_nothing(ask: Callable[[], Any]) -> Any:

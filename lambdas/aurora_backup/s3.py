@@ -11,6 +11,7 @@ from aurora_backup.errors import BackupError, ObjectExists, S3Failed, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "NotFound", "404", "NoSuchVersion", "NoSuchUpload"}
@@ -257,13 +258,14 @@ class Bucket:
         with suppress(NoSuchObject):
             self._call("abort_multipart_upload", key, UploadId=upload_id)
 
-    def keys(self, prefix: str) -> list[str]:
-        """Every key under a prefix, in S3's order."""
+    def keys(self, prefix: str, since: datetime | None = None) -> list[str]:
+        """Every key under a prefix, in S3's order. since: aware; only of what was written then or later."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         try:
-            return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
+            items = [item for page in pages for item in page.get("Contents", [])]
+            return [str(item["Key"]) for item in items if since is None or item["LastModified"] >= since]
         except (BotoCoreError, ClientError, OSError) as error:
             raise S3Failed(f"list_objects_v2 of s3://{self.name}/{prefix}: {redact(str(error))}") from None
 

@@ -300,6 +300,14 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                 },
             ],
         ),
+        "recent-objects": (
+            "s3:ListBucket, s3:GetObject",
+            {
+                "since": iso(now - timedelta(days=8)),
+                "groups": [{"encryption": "aws:kms", "key": KEY, "objects": 40, "some": [archive, "registers/a.json"]}],
+                "unread": [],
+            },
+        ),
         "read-back": (
             "lambda:InvokeFunction, lambda:GetFunctionConfiguration",
             {

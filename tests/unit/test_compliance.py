@@ -126,6 +126,17 @@ DAMAGES = [
     ("encryption.objects", damage(["objects", 1, "found", "encryption"], "AES256"), "not under a KMS key"),
     ("encryption.objects", damage(["objects", 1, "found", "encryption"], "other"), "not under a KMS key"),
     ("encryption.objects", damage(["objects", 0, "found", "key"], "arn:other"), "arn:other"),
+    ("encryption.objects", damage(["recent-objects", "groups", 0, "encryption"], "AES256"), "registers/a.json and 38"),
+    (
+        "encryption.objects",
+        damage(["recent-objects", "groups", 0, "encryption"], None),
+        "not under a KMS key but nothing",
+    ),
+    (
+        "encryption.objects",
+        damage(["recent-objects", "groups", 0, "key"], "arn:other"),
+        "under arn:other, not the backup",
+    ),
     ("encryption.vault", damage(["vault", "key"], "arn:aws-managed"), "not known to be a customer key"),
     ("encryption.topic", damage(["topic", "key"], None), "not encrypted"),
     ("encryption.topic", damage(["topic", "key"], "alias/aws/sns"), "not known to be a customer key"),
@@ -413,7 +424,7 @@ RESTS_ON = {
     "encryption.recovery-points": ["keys", "recovery-points", "snapshots"],
     "encryption.copies": ["copies", "keys"],
     "encryption.bucket": ["bucket-encryption"],
-    "encryption.objects": ["objects"],
+    "encryption.objects": ["objects", "recent-objects"],
     "encryption.vault": ["keys", "vault"],
     "encryption.topic": ["keys", "topic"],
     "encryption.logs": ["log-groups"],
@@ -536,13 +547,13 @@ def passes(path, change):
 # Well-formed texts that no rule can tell from others: names, words that only one of their values has a meaning in.
 NAMES = re.compile(
     r".+/(call|name|id|arn|identifier|workflow|stream|state|status|kind|sha256)"
-    r"|(documents|objects)/\d+/key|log-groups/\d+/key"
+    r"|(documents|objects)/\d+/key|log-groups/\d+/key|recent-objects/groups/\d+/some/\d+"
 )
 # Lists and objects that may be empty, switches and numbers that may have the other value: each is a good fact.
 FINE = re.compile(
     r"backup-jobs|executions|snapshots|identities/principals(/\d+/may)?|previous/(documents|points)"
     r"|.+/(Condition|aws:SecureTransport)|sets/(?!0/)\d+/verification|sets/\d+/newest|cluster/retention_days"
-    r"|documents/\d+/bytes"
+    r"|documents/\d+/bytes|recent-objects/groups/\d+/objects"
 )
 
 
@@ -711,6 +722,25 @@ def test_an_archived_object_needs_a_restore_first_and_is_not_inaccessible():
     answer |= {"readable": False, "restore_required": True, "problem": "InvalidObjectState"}
     assert run(facts).status is Status.PASS
     assert "1 are archived: a restore request is required" in reason(facts, "accessibility.archives")
+
+
+def test_what_was_written_of_late_is_counted_and_what_was_not_looked_at_is_unknown():
+    told = reason(healthy(), "encryption.objects")
+    assert told.startswith("40 objects that were written since 2026-11-15 06:00 UTC, and 2 of the newest sets")
+    facts = healthy()
+    recent = facts["observations"]["recent-objects"]["value"]
+    for name, value, says in (
+        ("unread", [{"key": "registers/b.json", "problem": "BadRequest"}], "b.json was not looked at: BadRequest"),
+        ("since", iso(NOW - timedelta(days=6)), "less than 7 days"),
+        ("groups", [], "nothing was found"),
+    ):
+        before, recent[name] = recent[name], value
+        (result,) = (r for r in run(facts).results if r.spec.id == "encryption.objects")
+        assert (result.verdict, says in result.reason) == (Verdict.UNKNOWN, True)
+        facts["observations"]["objects"]["value"][0]["found"]["encryption"] = "AES256"
+        assert failing(facts) == {"encryption.objects"}
+        facts["observations"]["objects"]["value"][0]["found"]["encryption"] = "aws:kms"
+        recent[name] = before
 
 
 def test_archives_are_read_back_by_a_named_role_and_what_another_role_read_shows_nothing():

@@ -330,6 +330,44 @@ def test_a_set_with_an_altered_manifest_is_seen_and_its_archives_cannot_be_judge
     assert verdicts["integrity.archives"] is Verdict.UNKNOWN
 
 
+def test_what_was_written_of_late_is_grouped_by_its_encryption_and_what_is_gone_is_left_out(aws, monkeypatch):
+    bucket, now = bucket_of(aws), datetime.now(UTC)
+    key = boto3.client("kms", region_name=REGION).create_key()["KeyMetadata"]["Arn"]
+    kms = Bucket(bucket.client, BUCKET, kms_key=key)
+    plain = ["automated-backups/a", *(f"compliance-backups/{n}" for n in range(4)), "registers/holds/x.json"]
+    for name in ("logical-backups/a", "manual-backups/a", "registers/holds/y.json"):
+        kms.write(name, "x", once=True)
+    for name in (*plain, "elsewhere/a", "compliance-backups/gone", "compliance-backups/refused"):
+        bucket.write(name, "x", once=True)
+    answers = {"compliance-backups/gone": refusal("404", 404), "compliance-backups/refused": refusal("400", 400)}
+    head = bucket.client.head_object
+
+    def answer(**given):
+        if given["Key"] in answers:
+            raise answers[given["Key"]]
+        return head(**given)
+
+    monkeypatch.setattr(bucket.client, "head_object", answer)
+
+    def recent(at):
+        asking = gatherer(bucket=bucket)
+        monkeypatch.setattr(asking, "_clock", lambda: at)
+        found = asking.gather()["observations"]["recent-objects"]["value"]
+        return found, {(g["encryption"], g["key"]): (g["objects"], g["some"]) for g in found["groups"]}
+
+    found, groups = recent(now)
+    assert found["since"] == (now - timedelta(days=8)).isoformat()
+    assert groups == {
+        (None, None): (6, plain[:3]),
+        ("aws:kms", key): (3, ["logical-backups/a", "manual-backups/a", "registers/holds/y.json"]),
+    }
+    (refused,) = found["unread"]
+    assert (refused["key"], "400" in refused["problem"]) == ("compliance-backups/refused", True)
+    assert recent(now + timedelta(days=7.9))[1] == groups
+    found, groups = recent(now + timedelta(days=8.1))
+    assert (groups, found["unread"]) == ({}, [])
+
+
 class Functions:
     """Lambda, where the function that reads back is ours, run on the spot; restores: the role of the other one."""
 
