@@ -228,12 +228,16 @@ def successor(
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """What S3 says of one stored object. versions: how many there are of the key, delete markers included."""
+    """What S3 says of one stored object. versions: how many there are of the key, delete markers included.
+
+    encryption: as S3 names it, "aws:kms"; key: ARN of the KMS key; None where S3 does not say.
+    """
 
     mode: str | None
     until: datetime | None
     versions: int = 1
     encryption: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +246,7 @@ class Rules:
 
     longest_gap: between two records of `gap_kind`, and from the last to `now`. head: SHA-256 of the newest record, as
     it was published when it was written; it shows that nothing was cut off the end. keep_days: the least Object Lock.
+    key: ARN of the KMS key that each object must be under; without it, any KMS key.
     """
 
     now: datetime | None = None
@@ -249,6 +254,7 @@ class Rules:
     gap_kind: str | None = None
     head: str | None = None
     keep_days: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -310,7 +316,7 @@ def verify(
         keys = [r.key for r in ordered] + [a.key for r in ordered for a in r.attachments]
         created = {key: r.created for r in ordered for key in (r.key, *(a.key for a in r.attachments))}
         for key in (key for key in keys if key not in check.unread):
-            check.problems += _lock(key, locks.get(key), created[key], rules.keep_days)
+            check.problems += _lock(key, locks.get(key), created[key], rules)
     return Outcome(
         len(ordered),
         attached,
@@ -401,17 +407,27 @@ def _stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _lock(key: str, lock: Lock | None, created: datetime, keep_days: int | None) -> list[str]:
+def _lock(key: str, lock: Lock | None, created: datetime, rules: Rules) -> list[str]:
     if lock is None:
-        return [f"{key}: S3 was not asked about its lock"]
-    found = []
+        return [f"{key}: S3 was not asked about its lock and its encryption"]
+    found = _encryption(key, lock, rules.key)
     if lock.versions != 1:
         found.append(f"{key}: S3 holds {lock.versions} versions of it, there must be one")
-    if keep_days is not None:
+    if rules.keep_days is not None:
         # The lock is set from the time of writing, a moment after the record's own.
-        wanted = created + timedelta(days=keep_days)
+        wanted = created + timedelta(days=rules.keep_days)
         if lock.mode is None or lock.until is None:
             found.append(f"{key}: it is not locked")
         elif lock.until < wanted:
             found.append(f"{key}: it is locked until {_stamp(lock.until)}, and must be until {_stamp(wanted)}")
     return found
+
+
+def _encryption(key: str, lock: Lock, wanted: str | None) -> list[str]:
+    if lock.encryption is None:
+        return [f"{key}: S3 does not say how it is encrypted"]
+    if not lock.encryption.startswith("aws:kms"):
+        return [f"{key}: it is encrypted by {lock.encryption}, not under a KMS key"]
+    if wanted is not None and lock.key != wanted:
+        return [f"{key}: it is under {lock.key or 'a key that S3 does not name'}, not {wanted}"]
+    return []

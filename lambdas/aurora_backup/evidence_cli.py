@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,12 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `evidence verify`."""
     parser.add_argument("action", choices=("verify",))
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--bucket", help="read from S3, and ask it about locks and versions")
+    where.add_argument("--bucket", help="read from S3, and ask it about locks, versions and encryption")
     where.add_argument("--directory", type=Path, help="a copy on disk, such as `aws s3 sync` makes: no AWS is called")
     parser.add_argument("--endpoint-url", help="another S3 than AWS's")
     parser.add_argument("--region", help="default: the AWS environment's")
     parser.add_argument("--owner", help="default: every owner that is found")
     parser.add_argument("--head", help="SHA-256 of the newest record, as its notification published it")
+    parser.add_argument(
+        "--key", help="ARN of the KMS key that each record and attachment must be under. Default: any KMS key"
+    )
     parser.add_argument(
         "--longest-gap-hours",
         type=float,
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Exit status 0 when everything holds, 1 when it does not."""
+    _check_key(arguments)
     store = _store(arguments) if arguments.bucket else None
     objects = store.objects() if store else read_directory(arguments.directory)
     chained = [key for key in objects if key.startswith((f"{ROOT}chain/", f"{ROOT}attachments/"))]
@@ -60,6 +65,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         gap_kind=KIND,
         head=arguments.head,
         keep_days=arguments.keep_days if store else None,
+        key=arguments.key,
     )
     # An owner whose whole chain was deleted is still known by the versions that S3 kept.
     owners = [arguments.owner] if arguments.owner else owners_in({*objects, *(store.every_key() if store else ())})
@@ -83,6 +89,17 @@ def _store(arguments: argparse.Namespace) -> EvidenceStore:
 
     client = make_client(endpoint_url=arguments.endpoint_url, region=arguments.region)
     return EvidenceStore(client, arguments.bucket, "", keep=Keep.for_years(6), mode=None)
+
+
+def _check_key(arguments: argparse.Namespace) -> None:
+    if arguments.key is None:
+        return
+    if not re.fullmatch(r"arn:[\w-]+:kms:[\w-]+:\d{12}:key/[\w-]+", arguments.key):
+        raise SettingsError(
+            f"--key must be the ARN of a KMS key, as S3 names it and not an alias, got {arguments.key!r}"
+        )
+    if not arguments.bucket:
+        raise SettingsError("--key needs --bucket: a copy on disk does not say under which key the objects were")
 
 
 def _as_of(text: str | None) -> datetime:

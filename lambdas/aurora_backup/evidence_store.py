@@ -226,7 +226,7 @@ class EvidenceStore:
             return [item for page in pages for item in (*page.get("Versions", []), *page.get("DeleteMarkers", []))]
 
     def locks(self, keys: list[str]) -> dict[str, Lock]:
-        """What S3 says of the lock and the versions of each key."""
+        """What S3 says of the lock, the versions and the encryption of each key."""
         versions: dict[str, int] = {}
         for item in self._versions(ROOT):
             versions[item["Key"]] = versions.get(item["Key"], 0) + 1
@@ -239,6 +239,7 @@ class EvidenceStore:
                 until=head.get("ObjectLockRetainUntilDate"),
                 versions=versions.get(key, 0),
                 encryption=head.get("ServerSideEncryption"),
+                key=head.get("SSEKMSKeyId"),
             )
         return found
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import itertools
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurora_backup import evidence_cli
+from aurora_backup.errors import SettingsError
 from aurora_backup.evidence import (
     ROOT,
     EvidenceError,
@@ -37,6 +39,7 @@ OWNER = "Stack/Backup"
 START = datetime(2026, 11, 1, 5, tzinfo=UTC)
 KEEP = Keep.for_years(6)
 COUNT = 6
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/backup"
 
 
 def named(documents):
@@ -241,7 +244,8 @@ def test_a_day_without_a_report_is_a_gap_and_another_kind_does_not_fill_it():
 def locks(**change):
     until = {r.key: KEEP.until(r.created) for r in RECORDS}
     until |= {a.key: KEEP.until(r.created) for r in RECORDS for a in r.attachments}
-    return {key: Lock(**{"mode": "GOVERNANCE", "until": moment, **change}) for key, moment in until.items()}
+    good = {"mode": "GOVERNANCE", "encryption": "aws:kms", "key": KEY}
+    return {key: Lock(**{**good, "until": moment, **change}) for key, moment in until.items()}
 
 
 def test_locks_and_versions_are_checked_where_s3_can_be_asked():
@@ -251,6 +255,23 @@ def test_locks_and_versions_are_checked_where_s3_can_be_asked():
     assert "it is locked until" in verify(CHAIN, OWNER, rules, locks(until=START + timedelta(days=30))).problems[0]
     assert "2 versions" in verify(CHAIN, OWNER, rules, locks(versions=2)).problems[0]
     assert "was not asked" in verify(CHAIN, OWNER, rules, {}).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "says"),
+    [
+        ({"encryption": "AES256", "key": None}, None, "it is encrypted by AES256, not under a KMS key"),
+        ({"encryption": None, "key": None}, None, "S3 does not say how it is encrypted"),
+        ({"key": "arn:other"}, KEY, f"it is under arn:other, not {KEY}"),
+        ({"key": None}, KEY, f"it is under a key that S3 does not name, not {KEY}"),
+        ({"key": "arn:other"}, None, None),
+        ({"encryption": "aws:kms:dsse"}, KEY, None),
+    ],
+)
+def test_a_record_or_attachment_that_is_not_under_a_kms_key_or_the_one_that_was_named_is_a_problem(change, key, says):
+    found = verify(CHAIN, OWNER, Rules(key=key), locks(**change)).problems
+    keys = {*(r.key for r in RECORDS), *(a.key for r in RECORDS for a in r.attachments)}
+    assert set(found) == ({f"{one}: {says}" for one in keys} if says else set())
 
 
 @pytest.mark.parametrize(
@@ -317,7 +338,7 @@ class FakeS3:
 
     def head_object(self, *, Bucket, Key):  # noqa: N803
         lock = self.locks[Key]
-        names = ("ObjectLockMode", "ObjectLockRetainUntilDate", "ServerSideEncryption")
+        names = ("ObjectLockMode", "ObjectLockRetainUntilDate", "ServerSideEncryption", "SSEKMSKeyId")
         return {name: lock[name] for name in names if name in lock}
 
 
@@ -338,7 +359,7 @@ def s3():
 
 @pytest.fixture
 def store(s3):
-    return EvidenceStore(s3, "backups", OWNER, keep=KEEP, mode="GOVERNANCE", kms_key="arn:key")
+    return EvidenceStore(s3, "backups", OWNER, keep=KEEP, mode="GOVERNANCE", kms_key=KEY)
 
 
 def test_every_object_is_written_once_locked_for_the_policy_s_years_and_under_the_customer_key(s3, store):
@@ -347,7 +368,7 @@ def test_every_object_is_written_once_locked_for_the_policy_s_years_and_under_th
     for lock in s3.locks.values():
         assert lock["ObjectLockMode"] == "GOVERNANCE"
         assert lock["ObjectLockRetainUntilDate"] == datetime(2032, 11, 1, 5, tzinfo=UTC)
-        assert (lock["ServerSideEncryption"], lock["SSEKMSKeyId"]) == ("aws:kms", "arn:key")
+        assert (lock["ServerSideEncryption"], lock["SSEKMSKeyId"]) == ("aws:kms", KEY)
     assert (lock["ObjectLockRetainUntilDate"] - START).days >= 2192
 
 
@@ -376,7 +397,7 @@ def test_records_are_chained_and_verify_with_their_locks(s3, store):
     for n in range(3):
         append(store, n)
     objects = store.objects()
-    assert verify(objects, OWNER, Rules(keep_days=2192), store.locks(list(objects))).problems == ()
+    assert verify(objects, OWNER, Rules(keep_days=2192, key=KEY), store.locks(list(objects))).problems == ()
     assert store.newest("compliance-report").sequence == 3
     assert store.newest("other") is None
 
@@ -495,6 +516,15 @@ def test_the_command_fails_on_a_changed_byte_a_gap_and_a_wrong_head(copy_on_disk
     status, document, told = command("--directory", copy_on_disk, "--as-of", AS_OF)
     assert (status, document["ok"]) == (1, False)
     assert "was altered" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("alias/backup", "not an alias, got 'alias/backup'"), ("", "got ''"), (KEY, "--key needs --bucket")],
+)
+def test_a_key_is_named_by_its_arn_and_needs_s3(copy_on_disk, key, says):
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        command("--directory", copy_on_disk, "--key", key)
 
 
 def test_a_directory_without_evidence_is_refused(tmp_path):

@@ -209,6 +209,22 @@ def test_a_changed_report_is_found_by_the_command_in_s3(local_aws, deployed, run
     assert main(["evidence", "verify", "--json", *where]) == 0
 
 
+def test_evidence_under_another_key_is_found_by_the_command_in_s3(local_aws, deployed, run, capsys):
+    run()
+    s3, bucket, key = local_aws.client("s3"), deployed["BACKUP_BUCKET"], deployed["BACKUP_KEY_ARN"]
+    where = ["evidence", "verify", "--json", "--bucket", bucket, "--endpoint-url", local_aws.endpoint_url]
+    assert main([*where, "--key", key]) == 0
+    assert main([*where, "--key", key.rpartition("/")[0] + "/another"]) == 1
+    assert f"is under {key}, not" in capsys.readouterr().out
+    name = next(k for k in store_of(local_aws, deployed).objects() if k.endswith("report.html"))
+    body = s3.get_object(Bucket=bucket, Key=name)["Body"].read()
+    version = s3.put_object(Bucket=bucket, Key=name, Body=body, ServerSideEncryption="AES256")["VersionId"]
+    assert main(where) == 1
+    assert f"{name}: it is encrypted by AES256, not under a KMS key" in capsys.readouterr().out
+    s3.delete_object(Bucket=bucket, Key=name, VersionId=version)
+    assert main([*where, "--key", key]) == 0
+
+
 def test_a_legal_hold_that_is_rewritten_is_found_by_the_next_report_and_by_the_command(
     local_aws, deployed, run, capsys, tmp_path
 ):
