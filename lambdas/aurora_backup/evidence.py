@@ -57,6 +57,10 @@ class EvidenceError(BackupError):
     """An evidence record is malformed, altered or out of place."""
 
 
+class EvidenceUnreadable(EvidenceError):  # noqa: N818  says what happened
+    """Evidence is refused, or in Glacier: nothing is known of it. The message names it."""
+
+
 def chain_prefix(owner: str) -> str:
     """Where an owner's records lie."""
     return f"{ROOT}chain/{percent(owner, safe='')}/"
@@ -279,7 +283,7 @@ class _Check:
     problems: list[str] = field(default_factory=list)
     records: dict[int, Record] = field(default_factory=dict)
     hashes: dict[int, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
 
 
 def verify(
@@ -287,19 +291,19 @@ def verify(
     owner: str,
     rules: Rules | None = None,
     locks: Mapping[str, Lock] | None = None,
-    unread: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Check an owner's whole chain: every byte, link, attachment and named document, with `rules` gaps and locks.
 
-    objects: bytes by key; those of other owners and kinds are left alone. locks: by key; None for a copy on disk.
-    unread: objects that are there and could not be read, with the reason; they are no less a problem than missing ones.
+    objects: bytes by key; those of other owners and kinds are left alone. One is read at a time, so a mapping may read
+    it when it is asked for it; an object whose reading raises EvidenceUnreadable is no less a problem than a missing
+    one. locks: by key; None for a copy on disk.
     """
     rules = rules or Rules()
-    check = _Check(unread=dict(unread or {}))
-    check.problems += [why for key, why in check.unread.items() if key.startswith(chain_prefix(owner))]
+    check = _Check()
     prefix = chain_prefix(owner)
     for key in sorted(k for k in objects if k.startswith(prefix)):
-        _read(check, key, objects[key], owner)
+        if (data := _bytes(check, objects, key)) is not None:
+            _read(check, key, data, owner)
     _links(check)
     attached = _attachments(check, objects)
     named = _documents(check, objects)
@@ -327,6 +331,19 @@ def verify(
         ordered[-1].created if ordered else None,
         tuple(check.problems),
     )
+
+
+def _bytes(check: _Check, objects: Mapping[str, bytes], key: str) -> bytes | None:
+    """What is stored; None when nothing is, or it cannot be read, which is then a problem."""
+    try:
+        data = objects.get(key)
+    except EvidenceUnreadable as error:
+        check.unread.add(key)
+        check.problems.append(str(error))
+        return None
+    if data is None:
+        check.problems.append(f"{key} is missing")
+    return data
 
 
 def _read(check: _Check, key: str, data: bytes, owner: str) -> None:
@@ -362,12 +379,14 @@ def _attachments(check: _Check, objects: Mapping[str, bytes]) -> int:
     for number in sorted(check.records):
         for attachment in check.records[number].attachments:
             named[attachment.key] = attachment
-            data = objects.get(attachment.key)
-            if data is None:
-                check.problems.append(check.unread.get(attachment.key, f"{attachment.key} is missing"))
-            elif (sha256(data), len(data)) != (attachment.sha256, attachment.bytes):
-                check.problems.append(f"{attachment.key} was altered: its SHA-256 is not the recorded one")
+            _compare(check, objects, attachment)
     return len(named)
+
+
+def _compare(check: _Check, objects: Mapping[str, bytes], recorded: Attachment | Document) -> None:
+    data = _bytes(check, objects, recorded.key)
+    if data is not None and (sha256(data), len(data)) != (recorded.sha256, recorded.bytes):
+        check.problems.append(f"{recorded.key} was altered: its SHA-256 is not the recorded one")
 
 
 def _documents(check: _Check, objects: Mapping[str, bytes]) -> dict[str, Document]:
@@ -382,12 +401,8 @@ def _documents(check: _Check, objects: Mapping[str, bytes]) -> dict[str, Documen
             first = named.setdefault(document.key, document)
             if document != first:
                 check.problems.append(f"{document.key} was written again before record {number}")
-    for key, document in named.items():
-        data = objects.get(key)
-        if data is None:
-            check.problems.append(check.unread.get(key, f"{key} is missing"))
-        elif (sha256(data), len(data)) != (document.sha256, document.bytes):
-            check.problems.append(f"{key} was altered: its SHA-256 is not the recorded one")
+    for document in named.values():
+        _compare(check, objects, document)
     return named
 
 
@@ -409,7 +424,7 @@ def _stamp(moment: datetime) -> str:
 
 def _lock(key: str, lock: Lock | None, created: datetime, rules: Rules) -> list[str]:
     if lock is None:
-        return [f"{key}: S3 was not asked about its lock and its encryption"]
+        return [f"{key}: S3 did not say how it is locked and encrypted"]
     found = _encryption(key, lock, rules.key)
     if lock.versions != 1:
         found.append(f"{key}: S3 holds {lock.versions} versions of it, there must be one")

@@ -69,8 +69,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     )
     # An owner whose whole chain was deleted is still known by the versions that S3 kept.
     owners = [arguments.owner] if arguments.owner else owners_in({*objects, *(store.every_key() if store else ())})
-    unread = store.unread if store else {}
-    outcomes = {owner: verify(objects, owner, rules, locks, unread) for owner in owners}
+    outcomes = {owner: verify(objects, owner, rules, locks) for owner in owners}
     whole = bool(outcomes) and not any(o.problems for o in outcomes.values())
     document = {"ok": whole, "owners": {owner: asdict(outcome) for owner, outcome in outcomes.items()}}
     told = "\n".join(_told(owner, outcome) for owner, outcome in outcomes.items()) or "there is no evidence"

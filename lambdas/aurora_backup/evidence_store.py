@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from contextlib import contextmanager
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -18,6 +21,7 @@ from aurora_backup.evidence import (
     ROOT,
     Document,
     EvidenceError,
+    EvidenceUnreadable,
     Lock,
     Record,
     chain_prefix,
@@ -27,7 +31,7 @@ from aurora_backup.evidence import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -36,12 +40,9 @@ if TYPE_CHECKING:
 LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
 UNCHAINED = "unchained"
 _REPLAYS = 8  # how many records are looked through for one of the same execution
+_ASKERS = 8  # HEADs side by side
 _ATTEMPTS = 5  # writers that meet are the workflows of one owner: a handful
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-
-
-class EvidenceUnreadable(EvidenceError):  # noqa: N818  says what happened
-    """S3 refused to list or read evidence, or it is in Glacier: nothing is known of it."""
 
 
 class EvidenceNotWritten(BackupError):  # noqa: N818  says what happened, as it reads in an alert
@@ -68,7 +69,6 @@ class EvidenceStore:
     ) -> None:
         self._client, self._bucket, self._owner = client, bucket, owner
         self._keep, self._mode = keep, mode
-        self.unread: dict[str, str] = {}
         self._encryption: dict[str, Any] = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True} if kms_key else {}
         )
@@ -201,19 +201,14 @@ class EvidenceStore:
                 found.append(Document(key=key, sha256=sha256(data), bytes=len(data)))
         return found
 
-    def objects(self) -> dict[str, bytes]:
+    def objects(self) -> Mapping[str, bytes]:
         """Every record and attachment of every owner in the bucket, and every document beside them, by key.
 
-        Left out is what cannot be read: `unread` says why, by key. Raises EvidenceUnreadable: it cannot be listed.
+        Raises EvidenceUnreadable: it cannot be listed; and from the mapping: S3 refuses an object.
         """
         parts = (f"{ROOT}chain/", f"{ROOT}attachments/", *BESIDE)
-        found = {}
-        for key in (key for part in parts for key in self._keys(part)):
-            try:
-                found[key] = self._read(key)
-            except EvidenceUnreadable as error:
-                self.unread[key] = str(error)
-        return found
+        keys = (key for part in parts for key in self._keys(part))
+        return _Stored({key: partial(self._read, key) for key in keys})
 
     def every_key(self) -> set[str]:
         """Every key of a record that S3 has a version or a delete marker of."""
@@ -226,22 +221,45 @@ class EvidenceStore:
             return [item for page in pages for item in (*page.get("Versions", []), *page.get("DeleteMarkers", []))]
 
     def locks(self, keys: list[str]) -> dict[str, Lock]:
-        """What S3 says of the lock, the versions and the encryption of each key."""
+        """What S3 says of the lock, versions and encryption of each key; left out is what it refuses to describe."""
         versions: dict[str, int] = {}
         for item in self._versions(ROOT):
             versions[item["Key"]] = versions.get(item["Key"], 0) + 1
-        found = {}
-        for key in keys:
-            with _told(key):
+
+        def ask(key: str) -> Lock | None:
+            with suppress(EvidenceUnreadable), _told(key):
                 head = self._client.head_object(Bucket=self._bucket, Key=key)
-            found[key] = Lock(
-                mode=head.get("ObjectLockMode"),
-                until=head.get("ObjectLockRetainUntilDate"),
-                versions=versions.get(key, 0),
-                encryption=head.get("ServerSideEncryption"),
-                key=head.get("SSEKMSKeyId"),
-            )
-        return found
+                return Lock(
+                    mode=head.get("ObjectLockMode"),
+                    until=head.get("ObjectLockRetainUntilDate"),
+                    versions=versions.get(key, 0),
+                    encryption=head.get("ServerSideEncryption"),
+                    key=head.get("SSEKMSKeyId"),
+                )
+            return None
+
+        with ThreadPoolExecutor(_ASKERS) as pool:
+            found = zip(keys, pool.map(ask, keys), strict=True)
+            return {key: lock for key, lock in found if lock is not None}
+
+
+class _Stored(Mapping[str, bytes]):
+    """Objects by key, each read when it is asked for, and not kept."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], bytes]]) -> None:
+        self._readers = readers
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._readers[key]()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._readers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
 
 
 @contextmanager
@@ -259,19 +277,28 @@ def _told(what: str) -> Iterator[None]:
         raise EvidenceUnreadable(f"{what} could not be read: {redact(str(error))}") from None
 
 
-def read_directory(root: Path) -> dict[str, bytes]:
+def read_directory(root: Path) -> Mapping[str, bytes]:
     """The same from a copy on disk, such as `aws s3 sync` makes. root: holds `compliance-backups/`, or is `evidence/`.
 
     Legal holds are read from `registers/` beside `compliance-backups/`.
 
-    Raises EvidenceError: there is no evidence below it.
+    Raises EvidenceError: there is no evidence below it; and from the mapping EvidenceUnreadable: a file is refused.
     """
     for base, copy in ((root / ROOT, root), (root, root.resolve().parent.parent)):
         if (base / "chain").is_dir():
-            return {
-                f"{prefix}{path.relative_to(place).as_posix()}": path.read_bytes()
-                for prefix, place in ((ROOT, base), (REGISTERS, copy / REGISTERS))
-                for path in sorted(place.rglob("*"))
-                if path.is_file()
-            }
+            return _Stored(
+                {
+                    f"{prefix}{path.relative_to(place).as_posix()}": partial(_file, path)
+                    for prefix, place in ((ROOT, base), (REGISTERS, copy / REGISTERS))
+                    for path in sorted(place.rglob("*"))
+                    if path.is_file()
+                }
+            )
     raise EvidenceError(f"{root} must hold {ROOT}chain/, or chain/ itself")
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EvidenceUnreadable(f"{path} could not be read: {error.strerror}") from None

@@ -254,7 +254,7 @@ def test_locks_and_versions_are_checked_where_s3_can_be_asked():
     assert "it is not locked" in verify(CHAIN, OWNER, rules, locks(mode=None)).problems[0]
     assert "it is locked until" in verify(CHAIN, OWNER, rules, locks(until=START + timedelta(days=30))).problems[0]
     assert "2 versions" in verify(CHAIN, OWNER, rules, locks(versions=2)).problems[0]
-    assert "was not asked" in verify(CHAIN, OWNER, rules, {}).problems[0]
+    assert "S3 did not say how it is locked" in verify(CHAIN, OWNER, rules, {}).problems[0]
 
 
 @pytest.mark.parametrize(
@@ -337,6 +337,8 @@ class FakeS3:
         return Pages
 
     def head_object(self, *, Bucket, Key):  # noqa: N803
+        if self.refused.get(Key) == "AccessDenied":
+            raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
         lock = self.locks[Key]
         names = ("ObjectLockMode", "ObjectLockRetainUntilDate", "ServerSideEncryption", "SSEKMSKeyId")
         return {name: lock[name] for name in names if name in lock}
@@ -436,17 +438,81 @@ def test_what_lies_in_glacier_or_is_refused_is_named_and_never_whole(s3, store):
     written = append(store)
     attachment, record = written.record.attachments[0].key, written.record.key
     s3.refused[attachment] = "InvalidObjectState"
-    outcome = verify(store.objects(), OWNER, None, None, store.unread)
+    outcome = verify(store.objects(), OWNER)
     assert outcome.problems == (f"{attachment} is in Glacier: restore required (aws s3api restore-object)",)
+    s3.refused = {attachment: "AccessDenied"}
+    (problem,) = verify(store.objects(), OWNER, Rules(), store.locks([attachment, record])).problems
+    assert f"{attachment} could not be read" in problem  # once: its lock is not asked for again
     s3.refused = {record: "AccessDenied"}
     with pytest.raises(EvidenceError, match=r"could not be read: .*AccessDenied"):
         store.last()
-    store.unread.clear()
-    outcome = verify(store.objects(), OWNER, None, None, store.unread)
+    outcome = verify(store.objects(), OWNER)
     assert f"{record} could not be read" in outcome.problems[0]
+    assert store.locks([attachment, record]).keys() == {attachment}  # S3 does not describe what it refuses to read
     with pytest.raises(EvidenceNotWritten, match="AccessDenied") as refused:
         append(store, 1)
     assert not isinstance(refused.value, ChainBroken)  # refused is not altered
+
+
+class Counted(bytes):
+    """Bytes that know how many of their kind there are, and the most that there ever were at one time."""
+
+    now, most, made = 0, 0, 0
+
+    def __init__(self, *_):
+        Counted.now += 1
+        Counted.made += 1
+        Counted.most = max(Counted.most, Counted.now)
+
+    def __del__(self):
+        Counted.now -= 1
+
+
+@pytest.fixture
+def counted():
+    Counted.now = Counted.most = Counted.made = 0
+    return Counted
+
+
+def test_of_the_whole_evidence_in_s3_one_object_is_held_at_a_time(s3, store, counted, monkeypatch):
+    s3.objects = dict(CHAIN)
+
+    class Body:
+        def __init__(self, data):
+            self.read = lambda: Counted(data)
+
+    monkeypatch.setattr(s3, "get_object", lambda *, Bucket, Key: {"Body": Body(CHAIN[Key])})  # noqa: N803
+    objects = store.objects()
+    assert RECORDS[0].key in objects
+    assert (counted.made, len(objects), set(objects)) == (0, len(CHAIN), set(CHAIN))
+    assert verify(objects, OWNER).problems == ()
+    assert counted.made == len(CHAIN)
+    assert counted.most <= 2  # the one before is let go when the next one is there
+
+
+def test_of_a_copy_on_disk_one_file_is_held_at_a_time(copy_on_disk, counted, monkeypatch):
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: Counted(read(path)))
+    objects = read_directory(copy_on_disk)
+    assert counted.made == 0
+    assert verify(objects, OWNER).problems == ()
+    assert (counted.made, counted.most <= 2) == (len(CHAIN), True)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_never_whole(copy_on_disk, monkeypatch):
+    report, record = RECORDS[1].attachments[0].key, RECORDS[3].key
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path in {copy_on_disk / report, copy_on_disk / record}:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    status, document, _ = command("--directory", copy_on_disk, "--as-of", AS_OF)
+    found = document["owners"][OWNER]["problems"]
+    assert (status, found[0]) == (1, f"{copy_on_disk / record} could not be read: Permission denied")
+    assert f"{copy_on_disk / report} could not be read: Permission denied" in found
 
 
 def test_a_forged_newest_record_stops_the_chain_and_not_the_report(s3, store, monkeypatch):
@@ -500,7 +566,7 @@ def test_a_copy_on_disk_is_verified_without_aws(copy_on_disk):
     assert (status, document["ok"]) == (0, True)
     assert "6 records, 12 attachments, 10 documents beside them (0 not recorded yet), 2026-11-01 to 2026-11-06" in told
     assert command("--directory", copy_on_disk / "compliance-backups" / "evidence", "--as-of", AS_OF)[0] == 0
-    assert read_directory(copy_on_disk) == CHAIN
+    assert dict(read_directory(copy_on_disk)) == CHAIN
 
 
 def test_the_command_fails_on_a_changed_byte_a_gap_and_a_wrong_head(copy_on_disk):
