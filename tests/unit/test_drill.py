@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 
 from drill import __main__ as drill
-from drill.journal import Journal, StepFailedError
+from drill import compliance
+from drill.journal import Journal, Step, StepFailedError
 from local.server import LocalAws
 
 # design.md and the issues name these.
@@ -129,6 +131,35 @@ def test_every_step_that_is_asked_for_runs_once_and_says_what_it_does():
     assert set(names) >= REQUIRED
     assert len(set(names)) == len(names)
     assert all(run.__doc__ for _, run in drill.STEPS)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "ok"),
+    [
+        ({"a.b": "FAIL", "c.d": "UNKNOWN"}, True),
+        ({"a.b": "FAIL"}, False),
+        ({"a.b": "FAIL", "c.d": "UNKNOWN", "e.f": "UNKNOWN"}, False),
+        ({"a.b": "FAIL", "c.d": "UNKNOWN", "e.f": "FAIL"}, False),
+        ({"a.b": "UNKNOWN", "c.d": "UNKNOWN"}, False),
+    ],
+)
+def test_a_drift_is_found_when_exactly_its_check_fails_and_exactly_what_it_says_is_unknown(monkeypatch, verdicts, ok):
+    def report(_world):
+        checks = [{"id": i, "verdict": v, "reason": "it is off", "remedy": "put it on"} for i, v in verdicts.items()]
+        return {"compliance_status": "FAIL", "checks": checks}
+
+    @contextlib.contextmanager
+    def happens(_world):
+        yield ""
+
+    drift = compliance.Drift("x", "a.b", "off", "on", happens, unknown=frozenset({"c.d"}))
+    monkeypatch.setattr(compliance, "DRIFTS", (drift,))
+    monkeypatch.setattr(compliance, "run_report", report)
+    step = Step("compliance-detects-drift")
+    compliance.compliance_detects_drift(None, step)
+    case, _ = step.detail["cases"]
+    assert (case["ok"], case["expected"]) == (ok, "a.b: off; UNKNOWN: c.d")
+    assert ("c.d" in case["actual"]) == ("c.d" in verdicts)
 
 
 def test_a_local_aws_that_died_before_it_had_begun_is_stopped_without_another_error(tmp_path):
