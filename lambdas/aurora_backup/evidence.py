@@ -58,7 +58,7 @@ class EvidenceError(BackupError):
 
 
 class EvidenceUnreadable(EvidenceError):  # noqa: N818  says what happened
-    """Evidence is refused, or in Glacier: nothing is known of it. The message names it."""
+    """Evidence is refused, or archived: nothing is known of it. The message names it."""
 
 
 def chain_prefix(owner: str) -> str:

@@ -264,14 +264,14 @@ class _Stored(Mapping[str, bytes]):
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """S3's refusals as an error of ours, which says what to do about an object in Glacier."""
+    """S3's refusals as an error of ours, which says what to do about an archived object."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") == "InvalidObjectState":
-            raise EvidenceUnreadable(f"{what} is in Glacier: restore required (aws s3api restore-object)") from None
+            raise EvidenceUnreadable(f"{what} is archived: restore required (aws s3api restore-object)") from None
         raise EvidenceUnreadable(f"{what} could not be read: {redact(str(error))}") from None
     except BotoCoreError as error:
         raise EvidenceUnreadable(f"{what} could not be read: {redact(str(error))}") from None

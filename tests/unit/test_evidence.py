@@ -434,12 +434,12 @@ def test_evidence_that_cannot_be_written_is_an_error(s3, store):
         append(store, 1)
 
 
-def test_what_lies_in_glacier_or_is_refused_is_named_and_never_whole(s3, store):
+def test_what_is_archived_or_refused_is_named_and_never_whole(s3, store):
     written = append(store)
     attachment, record = written.record.attachments[0].key, written.record.key
     s3.refused[attachment] = "InvalidObjectState"
     outcome = verify(store.objects(), OWNER)
-    assert outcome.problems == (f"{attachment} is in Glacier: restore required (aws s3api restore-object)",)
+    assert outcome.problems == (f"{attachment} is archived: restore required (aws s3api restore-object)",)
     s3.refused = {attachment: "AccessDenied"}
     (problem,) = verify(store.objects(), OWNER, Rules(), store.locks([attachment, record])).problems
     assert f"{attachment} could not be read" in problem  # once: its lock is not asked for again

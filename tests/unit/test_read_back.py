@@ -18,6 +18,17 @@ ANSWERS = {
     "denied": "AccessDenied",
     "no-key": "KMS.DisabledException",
     "cold": "InvalidObjectState",
+    "tiered": ClientError(
+        {
+            "Error": {
+                "Code": "InvalidObjectState",
+                "Message": "The operation is not valid for the object's access tier",
+            },
+            "StorageClass": "INTELLIGENT_TIERING",
+            "AccessTier": "ARCHIVE_ACCESS",
+        },
+        "GetObject",
+    ),
     "unreachable": EndpointConnectionError(endpoint_url="https://s3"),
 }
 
@@ -54,7 +65,7 @@ def test_each_object_is_readable_archived_or_refused_and_one_refusal_hides_no_ot
     found = {o["key"]: o for o in handler.handler({"keys": list(ANSWERS)}, None)["objects"]}
     assert list(found) == list(ANSWERS)
     assert {key for key, o in found.items() if o["readable"]} == {"whole"}
-    assert {key for key, o in found.items() if o["restore_required"]} == {"cold"}
+    assert {key for key, o in found.items() if o["restore_required"]} == {"cold", "tiered"}
     assert {key for key, o in found.items() if o["problem"] is None} == {"whole"}
     for key, says in (("denied", "AccessDenied"), ("no-key", "KMS.Disabled"), ("unreachable", "https://s3")):
         assert says in found[key]["problem"]

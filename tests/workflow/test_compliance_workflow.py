@@ -158,11 +158,18 @@ def test_archives_are_read_back_by_the_deployed_function_under_the_restoring_rol
             c for c in report_of(local_aws, deployed, run(**restoring))["checks"] if c["id"] == "accessibility.archives"
         )
 
+    def archived():
+        put = s3.put_object(Bucket=bucket, Key=key + "0000.dump", Body=b"PGDMP", StorageClass="GLACIER")
+        stored.append({"Key": key + "0000.dump", "VersionId": put["VersionId"]})
+        return archives()
+
     client, config = local_aws.client("lambda"), {"FunctionName": restoring["restore"]}
     try:
         found = archives()
         assert (found["verdict"], "2 objects" in found["reason"]) == ("PASS", True), found["reason"]
         assert "were read under arn:aws:iam::000000000000:role/restore" in found["reason"]
+        found = archived()
+        assert (found["verdict"], "1 are archived" in found["reason"]) == ("PASS", True), found["reason"]
         client.update_function_configuration(**config, Role="arn:aws:iam::000000000000:role/another")
         assert (archives()["verdict"], archives()["evidence"][0]["name"]) == ("UNKNOWN", "read-back")
     finally:
