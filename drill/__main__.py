@@ -67,8 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         except StepFailedError:
             pass  # the journal has said which and why
         except KeyboardInterrupt:
+            journal.error = "interrupted"
             print("\n  interrupted: stopping what was started")
         except Exception as error:  # noqa: BLE001  whatever it was, the summary follows
+            journal.error = f"{type(error).__name__}: {error}"
             traceback.print_exc()
             print(f"\n  {type(error).__name__}: {error}")
         finally:

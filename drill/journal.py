@@ -48,6 +48,8 @@ class Journal:
         self._path, self._clock = path, clock
         self._begun = clock()
         self._complete = False
+        self.error: str | None = None
+        """What ended the drill outside any step."""
         self.steps: list[Step] = []
 
     def __enter__(self) -> Self:
@@ -103,6 +105,7 @@ class Journal:
 
     def _write(self) -> None:
         document = {"schema": SCHEMA, "ok": self.ok, "steps": [vars(step) for step in self.steps]}
+        document |= {"error": self.error} if self.error else {}
         scratch = self._path.with_suffix(".part")
         scratch.write_text(json.dumps(document, indent=1, default=str) + "\n")
         os.replace(scratch, self._path)  # noqa: PTH105  atomic on the same file system

@@ -173,3 +173,15 @@ def test_a_local_aws_that_died_before_it_had_begun_is_stopped_without_another_er
     aws._process = Process()
     aws.stop()
     assert Process.stopped
+
+
+def test_what_ends_the_drill_before_its_first_step_is_written_down(tmp_path, monkeypatch, capsys):
+    def dies(_aws):
+        raise OSError("the local AWS did not come up")
+
+    monkeypatch.setattr(drill.LocalAws, "start", dies)
+    monkeypatch.setattr(drill.signal, "signal", lambda *_: None)
+    assert drill.main(["--root", str(tmp_path)]) == 1
+    document = json.loads((tmp_path / "drill.json").read_text())
+    assert (document["ok"], document["error"]) == (False, "OSError: the local AWS did not come up")
+    assert "the local AWS did not come up" in capsys.readouterr().out
