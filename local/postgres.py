@@ -376,7 +376,9 @@ class Server:
         A transaction of our own comes first, so that recovery to any earlier moment finds a later one to stop at.
         """
         self.psql("select pg_current_xact_id()")
-        segment = self.psql("select pg_walfile_name(pg_switch_wal())")
+        # Less one: where nothing was written since somebody else's switch (archive_timeout's), it is the beginning of a
+        # segment that is not finished.
+        segment = self.psql("select pg_walfile_name(pg_switch_wal() - 1)")
         deadline = time.monotonic() + 30
         while not (self.archive / segment).exists():
             if time.monotonic() > deadline:

@@ -113,17 +113,19 @@ class Guarded:
         self.log = log
         self._name = os.path.basename(str(command[0]))  # noqa: PTH119 - `command` mixes str and Path
         with log.open("ab") as output:
-            self._guard = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(os.environ if env is None else env),
-                cwd=cwd or "/",
-                start_new_session=True,
-                **(account.switch if account else {}),  # type: ignore[call-overload]
+            self._child = Child(
+                lambda: subprocess.Popen(
+                    ["/bin/sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(os.environ if env is None else env),
+                    cwd=cwd or "/",
+                    start_new_session=True,
+                    **(account.switch if account else {}),  # type: ignore[call-overload]
+                )
             )
-        self._child = Child(self._guard)
+        self._guard = self._child.process
 
     @property
     def alive(self) -> bool:
@@ -148,9 +150,12 @@ class Guarded:
         """Ask the command to finish, wait for it, and kill what is left of its process group."""
         if self._guard.stdin and not self._guard.stdin.closed:
             self._guard.stdin.close()
+        ended = None
         try:
-            self._child.poll(PATIENCE_SECONDS + 5)
+            ended = self._child.poll(PATIENCE_SECONDS + 5)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._guard.pid, signal.SIGKILL)
             self._child.close()
+        if ended is None:
+            raise ProcessDiedError(f"{self._name} did not end in {PATIENCE_SECONDS + 5} s, and was killed")

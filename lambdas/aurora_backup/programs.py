@@ -31,23 +31,19 @@ class Program:
     ) -> None:
         self.name = command[0]
         try:
-            self.process = subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            self._child = Child(
+                lambda: subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            )
         except OSError as error:
             raise SettingsError(
                 f"{self.name} must be on PATH (the client layer puts it in /opt/bin): {error}"
             ) from None
         except ValueError as error:  # an embedded NUL
             raise SettingsError(f"{self.name}: {error}") from None
-        self._child = Child(self.process)
+        self.process: subprocess.Popen[bytes] = self._child.process
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=_read, args=(self.process.stderr, self._lines), daemon=True)
         self._reader.start()
-
-    def _read(self) -> None:
-        stderr = self.process.stderr
-        if stderr is not None:
-            for line in stderr:
-                self._lines.append(line.decode(errors="replace"))
 
     @property
     def messages(self) -> str:
@@ -69,6 +65,10 @@ class Program:
         """Return the exit status once it has ended."""
         return self._child.wait()
 
+    def kill(self) -> None:
+        """Kill it if it still runs."""
+        self._child.kill()
+
     def failure(self) -> str:
         """Say how a finished program failed: its status or signal, and its messages."""
         status = self.process.returncode
@@ -80,11 +80,15 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._child.poll() is None:
-            self.process.kill()
+        self._child.kill()
         self._child.close()
         self._reader.join(timeout=5)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _read(stderr: IO[bytes] | None, lines: deque[str]) -> None:
+    for line in stderr or ():
+        lines.append(line.decode(errors="replace"))

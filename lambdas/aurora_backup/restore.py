@@ -240,7 +240,7 @@ class _Restore:
                 yield data
 
         with Program(["pg_restore", "--list"], None, stdin=subprocess.PIPE) as program:
-            with feeding(program.process, keep(), whole=False) as feeder:
+            with feeding(program, keep(), whole=False) as feeder:
                 status = program.wait()
             feeder.reraise()
             if status != 0:
@@ -280,7 +280,7 @@ class _Restore:
             if chunks is None:
                 status = self._ended(program)
             else:
-                with feeding(program.process, chunks) as feeder:
+                with feeding(program, chunks) as feeder:
                     status = self._ended(program)
                     if status != 0:
                         feeder.give_up()

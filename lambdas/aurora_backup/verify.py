@@ -31,7 +31,6 @@ from aurora_backup.sets import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from subprocess import Popen
 
     from aurora_backup.s3 import Bucket
 
@@ -162,7 +161,7 @@ def decode(bucket: Bucket, archive: Archive) -> dict[tuple[str, str], int]:
             yield chunk
 
     with Program(command, None, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
-        with feeding(program.process, checked()) as feeder:
+        with feeding(program, checked()) as feeder:
             counter = _RowCounter()
             output = program.output()
             while data := os.read(output, 1 << 20):
@@ -181,16 +180,16 @@ def decode(bucket: Bucket, archive: Archive) -> dict[tuple[str, str], int]:
 class Feeder(threading.Thread):
     """Writes chunks to a program's standard input; a program that stops reading early is no error."""
 
-    def __init__(self, process: Popen[bytes], chunks: Iterable[bytes], *, whole: bool = True) -> None:
+    def __init__(self, program: Program, chunks: Iterable[bytes], *, whole: bool = True) -> None:
         super().__init__(daemon=True)
-        self._process, self._chunks, self._whole = process, chunks, whole
+        self._stdin, self._chunks, self._whole = program.process.stdin, chunks, whole
         self._given_up = False
         self._error: BaseException | None = None
         self.bytes = 0
 
     def run(self) -> None:
         """Copy until the chunks or the program's patience end. With `whole`, read on to the last chunk regardless."""
-        stdin = self._process.stdin
+        stdin = self._stdin
         listening = stdin is not None
         try:
             for chunk in self._chunks:
@@ -220,14 +219,14 @@ class Feeder(threading.Thread):
 
 
 @contextlib.contextmanager
-def feeding(process: Popen[bytes], chunks: Iterable[bytes], *, whole: bool = True) -> Iterator[Feeder]:
+def feeding(program: Program, chunks: Iterable[bytes], *, whole: bool = True) -> Iterator[Feeder]:
     """Feed a program in the background; on leaving, wait for the feeder (kill the program first on an error)."""
-    feeder = Feeder(process, chunks, whole=whole)
+    feeder = Feeder(program, chunks, whole=whole)
     feeder.start()
     try:
         yield feeder
     except BaseException:
-        process.kill()
+        program.kill()
         feeder.give_up()
         raise
     finally:

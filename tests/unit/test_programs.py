@@ -11,7 +11,7 @@ from aurora_backup.errors import SettingsError
 from aurora_backup.programs import Program
 
 _INTERRUPTED = """
-import signal
+import os, signal, time
 from aurora_backup.programs import Program
 
 def stop(*_):
@@ -20,23 +20,32 @@ def stop(*_):
 signal.signal(signal.SIGALRM, stop)
 for n in range(400):
     try:
+        # Again half a second later: what a signal raises in a destructor, Python only prints.
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + n % 100 / 50_000, 0.5)
         with Program(["sleep", "60"], None) as program:
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 + n % 100 / 100_000)
             while program.poll(1) is None:
                 pass
     except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         continue
     raise SystemExit("it was not interrupted")
+for _ in range(100):
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        raise SystemExit(0)
+    time.sleep(0.05)
+raise SystemExit("a program was left running")
 """
 
 
-def test_a_signal_at_any_moment_of_waiting_ends_the_program_and_the_waiting():
+def test_a_signal_at_any_moment_ends_the_program_and_the_waiting():
     with subprocess.Popen([sys.executable, "-c", _INTERRUPTED], stderr=subprocess.PIPE, text=True) as process:
         try:
             said = process.communicate(timeout=60)[1]
         finally:
             process.kill()
-    assert (process.returncode, said) == (0, "")
+    assert process.returncode == 0, said
 
 
 def test_its_status_is_told_again_and_again_and_also_after_the_block():

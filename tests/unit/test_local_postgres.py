@@ -1,0 +1,21 @@
+"""The PostgreSQL behind local clusters, where the local AWS leans on more than that it runs."""
+
+from __future__ import annotations
+
+from local import postgres as local_postgres
+
+
+def test_archiving_waits_for_no_segment_that_nothing_will_finish(postgres, monkeypatch):
+    """`archive_timeout` may switch to a new segment just before we do, and then ours has nothing to switch."""
+    server, psql = postgres.server, type(postgres.server).psql
+
+    def switched_meanwhile(self, *statements, **options):
+        said = psql(self, *statements, **options)
+        if "pg_current_xact_id" in statements[0]:
+            psql(self, "select pg_switch_wal()")
+        return said
+
+    monkeypatch.setattr(local_postgres.Server, "psql", switched_meanwhile)
+    written = server.psql("select pg_walfile_name(pg_current_wal_lsn())")
+    server.archive_now()  # fails when what it waits for does not come
+    assert (server.archive / written).exists()
