@@ -148,8 +148,6 @@ class Compliance(Construct):
             "topic_arn": alerts.topic.topic_arn,
             "log_groups": [_log_group_prefix(functions)],
             "workflows": {name: machine.state_machine_arn for name, machine in workflows.items()},
-            "read_back": self._read_back.function_arn,
-            "restore": restore.function_arn,
             "databases": list(databases),
             "copy_vaults": list(copy_vaults),
             "friends": list(friends),
@@ -168,6 +166,7 @@ class Compliance(Construct):
                 "vault_denies_deletion": vault_denies_deletion,
             }
         stack = Stack.of(self)
+        asked = {"read_back": self._read_back.function_arn, "restore": restore.function_arn}
         environment = {"COMPLIANCE": stack.to_json_string(told), "LINEAGE": stack.to_json_string(list(lineage))}
         self._gather = functions.add(
             self,
@@ -184,7 +183,7 @@ class Compliance(Construct):
                     [self._read_back.function_arn, restore.function_arn],
                 ),
             ],
-            environment=environment,
+            environment={**environment, "COMPLIANCE": stack.to_json_string({**told, **asked})},
             timeout=_GATHER_LIMIT,
             memory_mb=1024,
         )

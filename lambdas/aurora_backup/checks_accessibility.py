@@ -8,6 +8,7 @@ from aurora_backup.access_documents import exceptions_to_denial, lets_in
 from aurora_backup.checks_encryption import DESTRUCTIVE, keys_of, state_of
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
 from aurora_backup.compliance_facts import FactMissing
+from aurora_backup.read_back import ARCHIVED, READ, REFUSED
 
 if TYPE_CHECKING:
     from aurora_backup.compliance_facts import Node, Reader
@@ -101,21 +102,29 @@ def _archives(read: Reader, _expected: Expected) -> Found:
     role, restores = told.text("role"), told.text("restores_under")
     if role != restores:
         raise FactMissing(f"the objects were read under {role}, and dump sets are restored under {restores}")
-    answers = {answer.text("key"): answer for answer in told.each("objects")}
+    answers: dict[str, Node] = {}
+    for answer in told.each("objects"):
+        if answers.setdefault(answer.text("key"), answer) is not answer:
+            raise FactMissing(f"{answer.text('key')} was answered for twice")
     cold = 0
 
     def look(item: Node) -> str | None:
         nonlocal cold
         key = item.text("key")
-        if item.is_null("found"):
+        if item.is_null("found") and item.is_null("problem"):
             raise FactMissing(f"{key} is not there")  # integrity.archives says that this is wrong
         if key not in answers:
             raise FactMissing(f"{key} was not read back")
-        answer = answers[key]
-        if answer.flag("restore_required"):
+        answer, state = answers[key], answers[key].text("state")
+        if state == READ and answer.is_null("problem"):
+            return None
+        problem = answer.text("problem")
+        if state == ARCHIVED:
             cold += 1
             return None
-        return None if answer.flag("readable") else f"{key} cannot be read under {role}: {answer.text('problem')}"
+        if state == REFUSED:
+            return f"{key} cannot be read under {role}: {problem}"
+        raise FactMissing(f"{key} was not read back: {problem}")
 
     tally = Tally().look(read.observation("objects").each(), look)
     note = f"; {cold} are archived: a restore request is required before they can be read" if cold else ""

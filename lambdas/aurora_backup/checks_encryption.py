@@ -11,12 +11,15 @@ from aurora_backup.compliance_facts import FactMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from aurora_backup.compliance_facts import Node, Reader
 
 DESTRUCTIVE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
 RECENT = timedelta(days=8)  # how far back each written object is looked at: a report is daily, so for a week
+OVERLAP = timedelta(days=2)  # and from so long before the last report, when that is longer ago
 _LEAST = timedelta(days=7)
+_LATE = timedelta(hours=1)  # between the questions and the report
 MISSING = "missing"  # the state of a key that KMS does not know
 _KMS = "aws:kms"
 
@@ -82,15 +85,23 @@ def _bucket(read: Reader, expected: Expected) -> Found:
 def _objects(read: Reader, expected: Expected) -> Found:
     tally = Tally()
 
+    def each(name: str) -> list[Node]:
+        try:
+            return read.observation(name).each()
+        except FactMissing as missing:  # what the other observation shows to be wrong is wrong all the same
+            tally.unknown.append(str(missing))
+            return []
+
     def newest(item: Node) -> str | None:
+        _seen(item)
         if item.is_null("found"):
             raise FactMissing(f"{item.text('key')} is not there")  # integrity.archives says that this is wrong
         return _weak(item.text("key"), item.at("found"), expected)
 
     def written(group: Node) -> str | None:
         count, some = group.number("objects"), group.texts("some")
-        if not 0 < len(some) <= count:
-            raise FactMissing(f"{group.path} must name some of its {count} objects, and names {len(some)}")
+        if not 0 < len(set(some)) == len(some) <= count:
+            raise FactMissing(f"{group.path} must name some of its {count} objects once, and names {len(some)}")
         tally.examined += count - 1
         more = f" and {count - len(some)} more" if count > len(some) else ""
         return _weak(", ".join(some) + more, group, expected)
@@ -98,19 +109,42 @@ def _objects(read: Reader, expected: Expected) -> Found:
     def unread(item: Node) -> str | None:
         raise FactMissing(f"{item.text('key')} was not looked at: {item.text('problem')}")
 
-    stored, recent = read.observation("objects").each(), read.observation("recent-objects")
-    since, groups = recent.moment("since"), recent.each("groups")
-    if since > read.now - _LEAST:
+    stored = each("objects")
+    tally.look(stored, newest)
+    try:
+        recent = read.observation("recent-objects")
+        since, groups, refused = recent.moment("since"), recent.each("groups"), recent.each("unread")
+        earliest, latest = _window(read)
+    except FactMissing as missing:
+        tally.unknown.append(str(missing))
+        return tally.conclude("")
+    if not earliest <= since <= latest:
         tally.unknown.append(
-            f"what was written before {since.isoformat()} was not looked at: that is less than {_LEAST.days} days"
+            f"what was written since {latest.isoformat()} at the latest was to be looked at, and was since "
+            f"{since.isoformat()}"
         )
     if not groups:  # a report writes its facts every day
         tally.unknown.append(f"nothing was found that was written since {since.isoformat()}")
-    tally.look(groups, written).look(recent.each("unread"), unread).look(stored, newest)
+    tally.look(groups, written).look(refused, unread)
     return tally.conclude(
         f"{tally.examined - len(stored)} objects that were written since {since:%Y-%m-%d %H:%M} UTC, and {len(stored)} "
         "of the newest sets, are under the backup key"
     )
+
+
+def _seen(item: Node) -> None:
+    """Raises FactMissing: S3 refused to say anything of a stored object."""
+    if not item.is_null("problem"):
+        raise FactMissing(f"{item.text('key')} was not looked at: {item.text('problem')}")
+
+
+def _window(read: Reader) -> tuple[datetime, datetime]:
+    """Since when, at the earliest and at the latest, what was written is to be looked at."""
+    previous, earliest, latest = read.observation("previous"), read.now - RECENT, read.now - _LEAST
+    if not previous.is_null("created") or previous.each("points") or previous.each("documents"):
+        created = previous.moment("created")
+        earliest, latest = min(earliest, created - OVERLAP), min(latest, created)
+    return earliest - _LATE, latest
 
 
 def _weak(what: str, found: Node, expected: Expected) -> str | None:

@@ -40,6 +40,8 @@ def _manifests(read: Reader, _expected: Expected) -> Found:
 def _archives(read: Reader, _expected: Expected) -> Found:
     def look(item: Node) -> str | None:
         key, recorded = item.text("key"), item.at("recorded")
+        if not item.is_null("problem"):
+            raise FactMissing(f"{key} was not looked at: {item.text('problem')}")
         if item.is_null("found"):
             return f"{key} is not there"
         found = item.at("found")

@@ -11,12 +11,12 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aurora_backup.checks_completion import WINDOW
-from aurora_backup.checks_encryption import MISSING, RECENT
+from aurora_backup.checks_encryption import MISSING, OVERLAP, RECENT
 from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
 from aurora_backup.compliance_principals import who_may
 from aurora_backup.compliance_report import KIND
@@ -48,7 +48,6 @@ _TESTS = 40  # recovery-test reports that are looked at
 _PLAN_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/retention/"
 _TEST_ROOT = f"{Prefix.COMPLIANCE.value}/evidence/recovery-tests/"
 _EXAMPLES = 3  # keys that stand for a group of objects
-_OVERLAP = timedelta(days=2)  # documents this much older than the last report are looked at again
 _NOTHING = {
     "NoSuchBucketPolicy",
     "NoSuchLifecycleConfiguration",
@@ -84,7 +83,8 @@ class Gatherer:
         self._awsbackup: list[dict[str, Any]] = []
         self._manifests: dict[str, Manifest] = {}
         self._newest: list[str] | None = None
-        self._stored: list[str] | None = None
+        self._stored: list[dict[str, Any]] | None = None
+        self._last_report: datetime | None = None
         self._recorded: tuple[datetime | None, tuple[Document, ...]] | None = None
 
     def gather(self) -> dict[str, Any]:
@@ -113,7 +113,6 @@ class Gatherer:
             ("log-groups", "logs:DescribeLogGroups", self._log_groups, bool(self._expected.log_groups)),
             ("sets", "s3:ListBucket, s3:GetObject", self._sets, True),
             ("objects", "s3:GetObject", self._objects, True),
-            ("recent-objects", "s3:ListBucket, s3:GetObject", self._recent_objects, True),
             (
                 "read-back",
                 "lambda:InvokeFunction, lambda:GetFunctionConfiguration",
@@ -124,6 +123,7 @@ class Gatherer:
             ("workflows", "states:DescribeStateMachine", self._workflows, True),
             ("executions", "states:ListExecutions", self._executions, True),
             ("previous", "s3:GetObject", self._previous, True),
+            ("recent-objects", "s3:ListBucket, s3:GetObject", self._recent_objects, True),
             ("documents", "s3:ListBucket, s3:GetObject", self._documents, True),
             ("legal-holds", "s3:GetObject", self._legal_holds, True),
             ("storage", "s3:GetObject", self._storage, True),
@@ -416,7 +416,11 @@ class Gatherer:
         if self._newest is None:
             raise LookupError("the sets were not read")
         found = [item for key in self._newest for item in self._objects_of(key)]
-        self._stored = [item["key"] for item in found if item["found"] is not None]
+        self._stored = [
+            {"key": item["key"], "version": (item["recorded"] or {}).get("version")}
+            for item in found
+            if item["found"] is not None or item["problem"] is not None
+        ]
         return found
 
     def _objects_of(self, key: str) -> Iterable[dict[str, Any]]:
@@ -439,9 +443,8 @@ class Gatherer:
         try:
             head = client.head_object(Bucket=name, Key=key, ChecksumMode="ENABLED")
         except ClientError as error:
-            if not _is_gone(error):
-                raise
-            return {"key": key, "recorded": recorded, "found": None}
+            problem = None if _is_gone(error) else cause(error)
+            return {"key": key, "recorded": recorded, "found": None, "problem": problem}
         found = {
             "bytes": head["ContentLength"],
             "crc32": head.get("ChecksumCRC32"),
@@ -449,19 +452,21 @@ class Gatherer:
             "encryption": head.get("ServerSideEncryption"),
             "key": head.get("SSEKMSKeyId"),
         }
-        return {"key": key, "recorded": recorded, "found": found}
+        return {"key": key, "recorded": recorded, "found": found, "problem": None}
 
     def _recent_objects(self) -> dict[str, Any]:
         """How everything is encrypted that was written of late, grouped; what is gone by then is left out."""
         since = self._clock() - RECENT
+        if self._last_report is not None:  # reports may have been missing for longer
+            since = min(since, self._last_report - OVERLAP)
         parts = (*(f"{prefix.value}/" for prefix in Prefix), REGISTERS)
         keys = sorted(key for part in parts for key in self._bucket.keys(part, since))
         with ThreadPoolExecutor(_READERS) as pool:
             heads = list(pool.map(self._encryption_of, keys))
         groups: dict[tuple[str | None, str | None], list[str]] = {}
         for key, head in zip(keys, heads, strict=True):
-            if isinstance(head, dict):
-                groups.setdefault((head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")), []).append(key)
+            if isinstance(head, tuple):
+                groups.setdefault(head, []).append(key)
         return {
             "since": since.isoformat(),
             "groups": [
@@ -473,15 +478,15 @@ class Gatherer:
             ],
         }
 
-    def _encryption_of(self, key: str) -> dict[str, Any] | str | None:
-        """What S3 says of the object; None when it is gone; the problem, in words, when S3 refuses."""
+    def _encryption_of(self, key: str) -> tuple[str | None, str | None] | str | None:
+        """How the object is encrypted, and its key; None when it is gone; the problem, in words, when S3 refuses."""
         from botocore.exceptions import ClientError
 
         try:
-            head: dict[str, Any] = self._bucket.client.head_object(Bucket=self._bucket.name, Key=key)
+            head = self._bucket.client.head_object(Bucket=self._bucket.name, Key=key)
         except ClientError as error:
             return None if _is_gone(error) else cause(error)
-        return head
+        return head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")
 
     def _read_back(self) -> dict[str, Any]:
         """What the function that runs under the restoring role could read, and under which role each of the two runs.
@@ -496,7 +501,7 @@ class Gatherer:
             for name in (self._expected.read_back, self._expected.restore)
         )
         answer = functions.invoke(
-            FunctionName=self._expected.read_back, Payload=json.dumps({"keys": self._stored}).encode()
+            FunctionName=self._expected.read_back, Payload=json.dumps({"objects": self._stored}).encode()
         )
         said = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
@@ -533,15 +538,20 @@ class Gatherer:
         record = self._evidence.newest(KIND)
         if record is None:
             self._recorded = (None, ())
-            return {"points": [], "documents": []}
+            return {"created": None, "points": [], "documents": []}
+        self._last_report = record.created
         attached = next(a for a in record.attachments if a.name == "report.json")
         data = self._bucket.read(attached.key)
         if sha256(data) != attached.sha256:
             raise BackupError(f"{attached.key} was altered: its SHA-256 is not the recorded one")
         documents = record.documents
         # A report that could not list them leaves all of them to the next one.
-        self._recorded = (None if documents is None else record.created - _OVERLAP, documents or ())
-        return {"points": json.loads(data)["points"], "documents": [asdict(d) for d in documents or ()]}
+        self._recorded = (None if documents is None else record.created - OVERLAP, documents or ())
+        return {
+            "created": record.created.isoformat(),
+            "points": json.loads(data)["points"],
+            "documents": [asdict(d) for d in documents or ()],
+        }
 
     def _documents(self) -> list[dict[str, Any]]:
         """What lies beside the chain and is new, and what the last report named of it, as it is now."""

@@ -264,7 +264,7 @@ class Bucket:
 
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         try:
-            items = [item for page in pages for item in page.get("Contents", [])]
+            items = (item for page in pages for item in page.get("Contents", []))
             return [str(item["Key"]) for item in items if since is None or item["LastModified"] >= since]
         except (BotoCoreError, ClientError, OSError) as error:
             raise S3Failed(f"list_objects_v2 of s3://{self.name}/{prefix}: {redact(str(error))}") from None

@@ -292,11 +292,13 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                     "key": archive,
                     "recorded": {"bytes": 5000, "crc32": "AAAAAA==", "version": "v1"},
                     "found": stored,
+                    "problem": None,
                 },
                 {
                     "key": sets[0]["set"] + "manifest.json",
                     "recorded": None,
                     "found": manifest,
+                    "problem": None,
                 },
             ],
         ),
@@ -314,7 +316,7 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
                 "role": RESTORER,
                 "restores_under": RESTORER,
                 "objects": [
-                    {"key": key, "readable": True, "restore_required": False, "problem": None}
+                    {"key": key, "state": "read", "problem": None}
                     for key in (archive, sets[0]["set"] + "manifest.json")
                 ],
             },
@@ -347,6 +349,7 @@ def healthy(now: datetime = NOW, at: datetime = AT) -> dict:
         "previous": (
             "s3:GetObject",
             {
+                "created": iso(now - timedelta(days=1)),
                 "points": [
                     {
                         "stream": "logical",

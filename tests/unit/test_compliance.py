@@ -310,7 +310,7 @@ DAMAGES = [
     ("accessibility.vault", damage(["vault-policy", "document"], None), "does not deny deleting"),
     (
         "accessibility.archives",
-        damage(["read-back", "objects", 0], lambda o: o.update(readable=False, problem="AccessDenied")),
+        damage(["read-back", "objects", 0], lambda o: o.update(state="refused", problem="AccessDenied")),
         "AccessDenied",
     ),
     ("accessibility.recovery-points", damage(["recovery-points", 0, "status"], "PARTIAL"), "is partial"),
@@ -424,7 +424,7 @@ RESTS_ON = {
     "encryption.recovery-points": ["keys", "recovery-points", "snapshots"],
     "encryption.copies": ["copies", "keys"],
     "encryption.bucket": ["bucket-encryption"],
-    "encryption.objects": ["objects", "recent-objects"],
+    "encryption.objects": ["objects", "previous", "recent-objects"],
     "encryption.vault": ["keys", "vault"],
     "encryption.topic": ["keys", "topic"],
     "encryption.logs": ["log-groups"],
@@ -566,8 +566,6 @@ def may_be_fine(path, before, bad):
     if type(bad) is type(before) and bad == before:
         return True
     if bad is None and path[-1] in NULLABLE:
-        return True
-    if bad is True and path[-1] == "restore_required":
         return True
     return bool((isinstance(before, str) and isinstance(bad, str) and NAMES.fullmatch(where)) or FINE.fullmatch(where))
 
@@ -719,7 +717,7 @@ def test_a_database_whose_only_set_failed_its_verification_is_not_overlooked():
 def test_an_archived_object_needs_a_restore_first_and_is_not_inaccessible():
     facts = healthy()
     answer = facts["observations"]["read-back"]["value"]["objects"][0]
-    answer |= {"readable": False, "restore_required": True, "problem": "InvalidObjectState"}
+    answer |= {"state": "archived", "problem": "InvalidObjectState"}
     assert run(facts).status is Status.PASS
     assert "1 are archived: a restore request is required" in reason(facts, "accessibility.archives")
 
@@ -731,7 +729,9 @@ def test_what_was_written_of_late_is_counted_and_what_was_not_looked_at_is_unkno
     recent = facts["observations"]["recent-objects"]["value"]
     for name, value, says in (
         ("unread", [{"key": "registers/b.json", "problem": "BadRequest"}], "b.json was not looked at: BadRequest"),
-        ("since", iso(NOW - timedelta(days=6)), "less than 7 days"),
+        ("since", iso(NOW - timedelta(days=6)), "at the latest was to be looked at"),
+        ("since", iso(NOW - timedelta(days=4000)), "at the latest was to be looked at"),
+        ("groups", [{"encryption": "aws:kms", "key": KEY, "objects": 9, "some": ["a", "a"]}], "objects once"),
         ("groups", [], "nothing was found"),
     ):
         before, recent[name] = recent[name], value
@@ -741,6 +741,59 @@ def test_what_was_written_of_late_is_counted_and_what_was_not_looked_at_is_unkno
         assert failing(facts) == {"encryption.objects"}
         facts["observations"]["objects"]["value"][0]["found"]["encryption"] = "aws:kms"
         recent[name] = before
+
+
+def test_after_a_gap_in_the_reports_everything_written_in_it_is_looked_at():
+    facts = healthy()
+    facts["observations"]["previous"]["value"]["created"] = iso(NOW - timedelta(days=30))
+    (result,) = (r for r in run(facts).results if r.spec.id == "encryption.objects")
+    assert (result.verdict, "2026-10-24T06:00:00+00:00 at the latest" in result.reason) == (Verdict.UNKNOWN, True)
+    facts["observations"]["recent-objects"]["value"]["since"] = iso(NOW - timedelta(days=32))
+    assert run(facts).status is Status.PASS
+
+
+@pytest.mark.parametrize("missing", ["objects", "recent-objects"])
+def test_what_one_observation_shows_to_be_weak_fails_without_the_other(missing):
+    facts = healthy()
+    facts["observations"]["objects"]["value"][0]["found"]["encryption"] = "AES256"
+    facts["observations"]["recent-objects"]["value"]["groups"][0]["encryption"] = "AES256"
+    facts["observations"][missing] = unobserved("s3:GetObject", AT, "AccessDenied")
+    assert "encryption.objects" in failing(facts)
+
+
+def test_an_object_that_s3_says_nothing_of_is_unknown_and_hides_no_other():
+    facts = healthy()
+    refused, other = facts["observations"]["objects"]["value"]
+    refused |= {"found": None, "problem": "BadRequest"}
+    results = {r.spec.id: r for r in run(facts).results}
+    for check in ("encryption.objects", "integrity.archives"):
+        assert (results[check].verdict, "BadRequest" in results[check].reason) == (Verdict.UNKNOWN, True)
+    other["found"]["encryption"] = None
+    assert failing(facts) == {"encryption.objects"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"state": "unknown", "problem": "SlowDown"}, "SlowDown"),
+        ({"problem": "AccessDenied"}, "AccessDenied"),
+        ({"state": "archived"}, "problem must be a text"),
+        ({"state": "fine", "problem": "?"}, "was not read back"),
+    ],
+)
+def test_what_was_not_certainly_read_archived_or_refused_is_unknown(change, says):
+    facts = healthy()
+    facts["observations"]["read-back"]["value"]["objects"][0] |= change
+    (result,) = (r for r in run(facts).results if r.spec.id == "accessibility.archives")
+    assert (result.verdict, says in result.reason) == (Verdict.UNKNOWN, True)
+
+
+def test_an_object_that_was_answered_for_twice_is_unknown():
+    facts = healthy()
+    answers = facts["observations"]["read-back"]["value"]["objects"]
+    answers.insert(0, {**answers[0], "state": "refused", "problem": "AccessDenied"})
+    (result,) = (r for r in run(facts).results if r.spec.id == "accessibility.archives")
+    assert (result.verdict, "twice" in result.reason) == (Verdict.UNKNOWN, True)
 
 
 def test_archives_are_read_back_by_a_named_role_and_what_another_role_read_shows_nothing():

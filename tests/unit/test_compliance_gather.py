@@ -143,7 +143,7 @@ def test_a_bucket_without_settings_is_observed_to_have_none(aws):
     assert found["bucket-versioning"]["value"] == {"status": ""}
     assert found["bucket-lock"]["value"] == {"enabled": False}
     assert set(found["bucket-public-access"]["value"].values()) == {False}
-    assert found["previous"]["value"] == {"points": [], "documents": []}
+    assert found["previous"]["value"] == {"created": None, "points": [], "documents": []}
     assert found["documents"]["value"] == []
     assert (found["sets"]["value"], found["objects"]["value"]) == ([], [])
 
@@ -383,7 +383,7 @@ class Functions:
         if self._error:
             said = {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out"}
             return {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(said).encode())}
-        said = {"objects": read_back(self._bucket, json.loads(Payload)["keys"])}
+        said = {"objects": read_back(self._bucket, json.loads(Payload)["objects"])}
         return {"Payload": io.BytesIO(json.dumps(said).encode())}
 
 
@@ -401,12 +401,47 @@ def test_archives_are_read_back_by_the_function_of_the_restoring_role_and_each_r
         bucket.write(key + name, data, once=True)
     observation, result = read_back_of(bucket, Functions(bucket))
     assert (observation["value"]["role"], observation["value"]["restores_under"]) == ("arn:role/restore",) * 2
-    fine = {"readable": True, "restore_required": False, "problem": None}
+    fine = {"state": "read", "problem": None}
     answers = {item.pop("key").removeprefix(key): item for item in observation["value"]["objects"]}
     assert answers == {"manifest.json": fine, "0000.dump": fine}
     assert (result.verdict, "under arn:role/restore" in result.reason) == (Verdict.PASS, True)
     _, result = read_back_of(bucket, Functions(bucket, restores="arn:role/changed"))
     assert (result.verdict, "arn:role/changed" in result.reason) == (Verdict.UNKNOWN, True)
+
+
+def test_an_object_that_s3_refuses_to_describe_hides_no_other_and_is_read_back_all_the_same(aws, monkeypatch):
+    bucket = bucket_of(aws)
+    key = f"logical-backups/{EXPECTED.lineage[0]}/clinic/20261121T020000Z/"
+    for name in ("0000.dump", "manifest.json"):
+        bucket.write(key + name, "{}", once=True)
+    head = bucket.client.head_object
+
+    def answer(**given):
+        if given["Key"].endswith(".dump"):
+            raise refusal("400", 400)
+        return head(**given)
+
+    monkeypatch.setattr(bucket.client, "head_object", answer)
+    observations = gatherer({"lambda": Functions(bucket)}, bucket=bucket).gather()["observations"]
+    found = {o["key"].removeprefix(key): o for o in observations["objects"]["value"]}
+    assert (found["0000.dump"]["found"], "400" in found["0000.dump"]["problem"]) == (None, True)
+    assert (found["manifest.json"]["problem"], found["manifest.json"]["found"]["bytes"]) == (None, 2)
+    assert {o["state"] for o in observations["read-back"]["value"]["objects"]} == {"read"}
+    assert len(observations["read-back"]["value"]["objects"]) == 2
+
+
+def test_after_a_gap_in_the_reports_what_was_written_since_the_last_one_is_looked_at(aws):
+    bucket = bucket_of(aws)
+    store = EvidenceStore(bucket.client, BUCKET, EXPECTED.owner, keep=EXPECTED.policy.evidence_keep, mode=None)
+    store.append(
+        kind="compliance-report",
+        execution="run",
+        created=NOW - timedelta(days=30),
+        body={"documents": []},
+        attachments={"report.json": json.dumps({"points": []}).encode()},
+    )
+    found = gatherer(bucket=bucket).gather()["observations"]["recent-objects"]["value"]
+    assert found["since"] == (NOW - timedelta(days=32)).isoformat()
 
 
 @pytest.mark.parametrize(("functions", "says"), [(Functions(error=True), "Task timed out"), (Broken(), "AccessDenied")])
@@ -427,6 +462,7 @@ def test_an_altered_report_is_not_what_the_next_one_builds_on(aws):
         attachments={"report.json": json.dumps({"points": [{"id": "x"}]}).encode()},
     )
     assert gatherer(bucket=bucket).gather()["observations"]["previous"]["value"] == {
+        "created": (NOW - timedelta(days=1)).isoformat(),
         "points": [{"id": "x"}],
         "documents": [],
     }

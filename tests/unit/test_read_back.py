@@ -30,6 +30,12 @@ ANSWERS = {
         "GetObject",
     ),
     "unreachable": EndpointConnectionError(endpoint_url="https://s3"),
+    "busy": "SlowDown",
+    "keys-busy": "KMS.ThrottlingException",
+    "broken": ClientError(
+        {"Error": {"Code": "Whatever", "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"
+    ),
+    "gone": "NoSuchVersion",
 }
 
 
@@ -38,10 +44,12 @@ class S3:
 
     def __init__(self):
         self.ranges = set()
+        self.versions = {}
 
-    def get_object(self, Bucket, Key, Range):  # noqa: N803
+    def get_object(self, Bucket, Key, Range, **version):  # noqa: N803
         assert Bucket == "backups"
         self.ranges.add(Range)
+        self.versions[Key] = version
         answer = ANSWERS[Key]
         if isinstance(answer, str):
             raise ClientError({"Error": {"Code": answer, "Message": answer}}, "GetObject")
@@ -61,19 +69,31 @@ def s3(monkeypatch):
     return client
 
 
-def test_each_object_is_readable_archived_or_refused_and_one_refusal_hides_no_other(s3):
-    found = {o["key"]: o for o in handler.handler({"keys": list(ANSWERS)}, None)["objects"]}
+def asked(*keys, version=None):
+    return {"objects": [{"key": key, "version": version} for key in keys]}
+
+
+def test_each_object_is_read_archived_or_refused_and_a_failure_to_ask_is_no_refusal(s3):
+    found = {o["key"]: o for o in handler.handler(asked(*ANSWERS), None)["objects"]}
     assert list(found) == list(ANSWERS)
-    assert {key for key, o in found.items() if o["readable"]} == {"whole"}
-    assert {key for key, o in found.items() if o["restore_required"]} == {"cold", "tiered"}
+    states = {state: {key for key, o in found.items() if o["state"] == state} for state in ("read", "archived")}
+    assert states == {"read": {"whole"}, "archived": {"cold", "tiered"}}
+    assert {key for key, o in found.items() if o["state"] == "refused"} == {"empty", "denied", "no-key"}
+    unknown = {"unreachable", "busy", "keys-busy", "broken", "gone"}
+    assert {key for key, o in found.items() if o["state"] == "unknown"} == unknown
     assert {key for key, o in found.items() if o["problem"] is None} == {"whole"}
     for key, says in (("denied", "AccessDenied"), ("no-key", "KMS.Disabled"), ("unreachable", "https://s3")):
         assert says in found[key]["problem"]
     assert found["empty"]["problem"] == "it is empty"
 
 
+def test_the_version_that_a_restore_would_read_is_read(s3):
+    handler.handler({"objects": [{"key": "whole", "version": "v1"}, {"key": "empty", "version": None}]}, None)
+    assert s3.versions == {"whole": {"VersionId": "v1"}, "empty": {}}
+
+
 def test_only_the_first_bytes_are_asked_for_and_none_is_told(s3):
-    answer = handler.handler({"keys": ["whole"]}, None)
+    answer = handler.handler(asked("whole"), None)
     assert s3.ranges == {"bytes=0-15"}
     assert "secret" not in str(answer)
-    assert handler.handler({"keys": []}, None) == {"objects": []}
+    assert handler.handler({"objects": []}, None) == {"objects": []}

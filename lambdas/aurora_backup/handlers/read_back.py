@@ -9,6 +9,6 @@ from aurora_backup.settings import Settings
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Return `{objects: [{key, readable, restore_required, problem}]}` of event's `{keys}`, and nothing of contents."""
+    """Return `{objects: [{key, state, problem}]}` of event's `{objects: [{key, version}]}`, and nothing of contents."""
     bucket = deployment.bucket(Settings.from_environment())
-    return {"objects": read_back.read_back(bucket, event["keys"])}
+    return {"objects": read_back.read_back(bucket, event["objects"])}
