@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurora_backup.stopping import stoppable
 from drill import compliance, foundation, ransomware, recovery, retention
 from drill.journal import Journal, Step, StepFailedError
 from drill.world import World
@@ -17,7 +17,6 @@ from local.server import LocalAws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
 STEPS: tuple[tuple[str, Callable[[World, Step], None]], ...] = (
     ("synth", foundation.synth),
@@ -52,9 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     root.mkdir(parents=True, exist_ok=True)
     for log in root.glob("*.log"):
         log.unlink()
-    signal.signal(signal.SIGTERM, _interrupt)
     print("The drill: backs up, breaks and recovers a real PostgreSQL, on a local AWS.\n")
-    with Journal(root / "drill.json") as journal:
+    with stoppable(), Journal(root / "drill.json") as journal:
         aws = LocalAws(root / "aws")
         world = World(root, aws)
         failed = True
@@ -81,10 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
             journal.finish()
         print(journal.summary())
         return 0 if journal.ok else 1
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

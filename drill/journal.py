@@ -49,7 +49,7 @@ class Journal:
         self._begun = clock()
         self._complete = False
         self.error: str | None = None
-        """What ended the drill outside any step."""
+        """What ended the drill, where it was no finding of a step."""
         self.steps: list[Step] = []
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aurora_backup.child import Child
+from aurora_backup.stopping import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,20 +113,18 @@ class Guarded:
         """Start `command`, appending its output to `log`; `end_with` is the signal that asks it to finish."""
         self.log = log
         self._name = os.path.basename(str(command[0]))  # noqa: PTH119 - `command` mixes str and Path
-        with log.open("ab") as output:
-            self._child = Child(
-                lambda: subprocess.Popen(
-                    ["/bin/sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=dict(os.environ if env is None else env),
-                    cwd=cwd or "/",
-                    start_new_session=True,
-                    **(account.switch if account else {}),  # type: ignore[call-overload]
-                )
+        with held(), log.open("ab") as output:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, "guard", end_with, str(PATIENCE_SECONDS), *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(os.environ if env is None else env),
+                cwd=cwd or "/",
+                start_new_session=True,
+                **(account.switch if account else {}),  # type: ignore[call-overload]
             )
-        self._guard = self._child.process
+            self._child = Child(self._guard)
 
     @property
     def alive(self) -> bool:

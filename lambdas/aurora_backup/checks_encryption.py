@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import exceptions_to_denial, refuses_plain_http
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of, unknown
-from aurora_backup.compliance_facts import FactMissing
+from aurora_backup.compliance_facts import FRESH, FactMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 DESTRUCTIVE = ("kms:ScheduleKeyDeletion", "kms:DisableKey")
 RECENT = timedelta(days=8)  # how far back each written object is looked at: a report is daily, so for a week
 OVERLAP = timedelta(days=2)  # and from so long before the last report, when that is longer ago
-_LEAST = timedelta(days=7)
-_LATE = timedelta(hours=1)  # between the questions and the report
 MISSING = "missing"  # the state of a key that KMS does not know
 _KMS = "aws:kms"
 
@@ -85,15 +83,8 @@ def _bucket(read: Reader, expected: Expected) -> Found:
 def _objects(read: Reader, expected: Expected) -> Found:
     tally = Tally()
 
-    def each(name: str) -> list[Node]:
-        try:
-            return read.observation(name).each()
-        except FactMissing as missing:  # what the other observation shows to be wrong is wrong all the same
-            tally.unknown.append(str(missing))
-            return []
-
     def newest(item: Node) -> str | None:
-        _seen(item)
+        looked_at(item)
         if item.is_null("found"):
             raise FactMissing(f"{item.text('key')} is not there")  # integrity.archives says that this is wrong
         return _weak(item.text("key"), item.at("found"), expected)
@@ -107,44 +98,56 @@ def _objects(read: Reader, expected: Expected) -> Found:
         return _weak(", ".join(some) + more, group, expected)
 
     def unread(item: Node) -> str | None:
-        raise FactMissing(f"{item.text('key')} was not looked at: {item.text('problem')}")
+        looked_at(item)
+        raise FactMissing(f"{item.path}.problem must say why it was not looked at")
 
-    stored = each("objects")
-    tally.look(stored, newest)
-    try:
+    def look_at_newest() -> int:
+        stored = read.observation("objects").each()
+        tally.look(stored, newest)
+        return len(stored)
+
+    def look_at_recent() -> datetime:
         recent = read.observation("recent-objects")
-        since, groups, refused = recent.moment("since"), recent.each("groups"), recent.each("unread")
-        earliest, latest = _window(read)
+        groups = recent.each("groups")
+        tally.look(groups, written).look(recent.each("unread"), unread)
+        since = recent.moment("since")
+        if not groups:  # a report writes its facts every day
+            tally.unknown.append(f"nothing was found that was written since {since.isoformat()}")
+        previous = read.observation("previous")
+        first = previous.is_null("created") and not previous.each("points") and not previous.each("documents")
+        wanted = recent_since(read.now, None if first else previous.moment("created"))
+        if abs(since - wanted) > FRESH:
+            tally.unknown.append(
+                f"what was written since {wanted.isoformat()} was to be looked at, and was since {since.isoformat()}"
+            )
+        return since
+
+    count, since = 0, read.now
+    # What one of the two shows to be wrong is wrong without the other.
+    try:
+        count = look_at_newest()
     except FactMissing as missing:
         tally.unknown.append(str(missing))
-        return tally.conclude("")
-    if not earliest <= since <= latest:
-        tally.unknown.append(
-            f"what was written since {latest.isoformat()} at the latest was to be looked at, and was since "
-            f"{since.isoformat()}"
-        )
-    if not groups:  # a report writes its facts every day
-        tally.unknown.append(f"nothing was found that was written since {since.isoformat()}")
-    tally.look(groups, written).look(refused, unread)
+    try:
+        since = look_at_recent()
+    except FactMissing as missing:
+        tally.unknown.append(str(missing))
     return tally.conclude(
-        f"{tally.examined - len(stored)} objects that were written since {since:%Y-%m-%d %H:%M} UTC, and {len(stored)} "
-        "of the newest sets, are under the backup key"
+        f"{tally.examined - count} objects that were written since {since:%Y-%m-%d %H:%M} UTC, and {count} of the "
+        "newest sets, are under the backup key"
     )
 
 
-def _seen(item: Node) -> None:
+def recent_since(now: datetime, last_report: datetime | None) -> datetime:
+    """Since when what was written is to be looked at: reports may have been missing for longer than usual."""
+    usual = now - RECENT
+    return usual if last_report is None else min(usual, last_report - OVERLAP)
+
+
+def looked_at(item: Node) -> None:
     """Raises FactMissing: S3 refused to say anything of a stored object."""
     if not item.is_null("problem"):
         raise FactMissing(f"{item.text('key')} was not looked at: {item.text('problem')}")
-
-
-def _window(read: Reader) -> tuple[datetime, datetime]:
-    """Since when, at the earliest and at the latest, what was written is to be looked at."""
-    previous, earliest, latest = read.observation("previous"), read.now - RECENT, read.now - _LEAST
-    if not previous.is_null("created") or previous.each("points") or previous.each("documents"):
-        created = previous.moment("created")
-        earliest, latest = min(earliest, created - OVERLAP), min(latest, created)
-    return earliest - _LATE, latest
 
 
 def _weak(what: str, found: Node, expected: Expected) -> str | None:

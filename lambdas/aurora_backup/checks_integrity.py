@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from aurora_backup.checks_completion import longest_gap
+from aurora_backup.checks_encryption import looked_at
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, unknown
 from aurora_backup.compliance_facts import FactMissing
 from aurora_backup.evidence import ROOT
@@ -40,8 +41,7 @@ def _manifests(read: Reader, _expected: Expected) -> Found:
 def _archives(read: Reader, _expected: Expected) -> Found:
     def look(item: Node) -> str | None:
         key, recorded = item.text("key"), item.at("recorded")
-        if not item.is_null("problem"):
-            raise FactMissing(f"{key} was not looked at: {item.text('problem')}")
+        looked_at(item)
         if item.is_null("found"):
             return f"{key} is not there"
         found = item.at("found")

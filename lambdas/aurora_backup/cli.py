@@ -12,11 +12,8 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -26,10 +23,10 @@ from aurora_backup.database_role import ROLE
 from aurora_backup.errors import BackupError, SettingsError, cause
 from aurora_backup.postgres import quote
 from aurora_backup.settings import DEFAULT_COMPRESSION, default_root_certificate
+from aurora_backup.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from aurora_backup.manifest import Manifest
     from aurora_backup.postgres import Target
@@ -397,9 +394,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
-        with _stoppable():
+        with stoppable():
             status, document, told = arguments.run(arguments)
-    except _Stopped as stopped:
+    except Stopped as stopped:
         print(f"aurora-backup: stopped by {stopped.signal.name}", file=sys.stderr)
         return 128 + stopped.signal
     except SettingsError as error:
@@ -408,32 +405,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(arguments, error, FAILED)
     print(json.dumps(document, sort_keys=True, default=str) if arguments.json else told)
     return int(status)
-
-
-class _Stopped(KeyboardInterrupt):
-    """A signal asked us to end. Not an Exception: no handler of failures may take it for one."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.signal = signal.Signals(number)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Raise _Stopped in the main thread on the signals that ask a program to end."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise _Stopped(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _failed(arguments: argparse.Namespace, error: BackupError, status: int) -> int:

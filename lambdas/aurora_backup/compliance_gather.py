@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aurora_backup.checks_completion import WINDOW
-from aurora_backup.checks_encryption import MISSING, OVERLAP, RECENT
+from aurora_backup.checks_encryption import MISSING, OVERLAP, recent_since
 from aurora_backup.compliance_facts import SCHEMA, observed, unobserved
 from aurora_backup.compliance_principals import who_may
 from aurora_backup.compliance_report import KIND
@@ -456,9 +456,7 @@ class Gatherer:
 
     def _recent_objects(self) -> dict[str, Any]:
         """How everything is encrypted that was written of late, grouped; what is gone by then is left out."""
-        since = self._clock() - RECENT
-        if self._last_report is not None:  # reports may have been missing for longer
-            since = min(since, self._last_report - OVERLAP)
+        since = recent_since(self._clock(), self._last_report)
         parts = (*(f"{prefix.value}/" for prefix in Prefix), REGISTERS)
         keys = sorted(key for part in parts for key in self._bucket.keys(part, since))
         with ThreadPoolExecutor(_READERS) as pool:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from aurora_backup.child import Child
 from aurora_backup.errors import SettingsError, redact
+from aurora_backup.stopping import held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,20 +31,19 @@ class Program:
         stdout: int | IO[bytes] | None = subprocess.DEVNULL,
     ) -> None:
         self.name = command[0]
-        try:
-            self._child = Child(
-                lambda: subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
-            )
-        except OSError as error:
-            raise SettingsError(
-                f"{self.name} must be on PATH (the client layer puts it in /opt/bin): {error}"
-            ) from None
-        except ValueError as error:  # an embedded NUL
-            raise SettingsError(f"{self.name}: {error}") from None
-        self.process: subprocess.Popen[bytes] = self._child.process
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._reader = threading.Thread(target=_read, args=(self.process.stderr, self._lines), daemon=True)
-        self._reader.start()
+        with held():
+            try:
+                self.process = subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            except OSError as error:
+                raise SettingsError(
+                    f"{self.name} must be on PATH (the client layer puts it in /opt/bin): {error}"
+                ) from None
+            except ValueError as error:  # an embedded NUL
+                raise SettingsError(f"{self.name}: {error}") from None
+            self._child = Child(self.process)
+            self._reader = threading.Thread(target=_read, args=(self.process.stderr, self._lines), daemon=True)
+            self._reader.start()
 
     @property
     def messages(self) -> str:

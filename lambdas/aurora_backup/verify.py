@@ -28,6 +28,7 @@ from aurora_backup.errors import ArchiveDamaged, BackupError, cause
 from aurora_backup.manifest import VERIFICATION_NAME, Archive, Manifest, crc32_text
 from aurora_backup.programs import Program
 from aurora_backup.sets import read_manifest
+from aurora_backup.stopping import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -222,7 +223,8 @@ class Feeder(threading.Thread):
 def feeding(program: Program, chunks: Iterable[bytes], *, whole: bool = True) -> Iterator[Feeder]:
     """Feed a program in the background; on leaving, wait for the feeder (kill the program first on an error)."""
     feeder = Feeder(program, chunks, whole=whole)
-    feeder.start()
+    with held():
+        feeder.start()
     try:
         yield feeder
     except BaseException:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aurora_backup.postgres import Target
 from aurora_backup.s3 import Bucket, make_client
 from tests.unit.dumping import SAMPLE, SPLIT, dump
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,20 @@ def clients(postgres):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{postgres.server.home.bin}{os.pathsep}{os.environ['PATH']}")
         yield postgres.server.home.bin
+
+
+@pytest.fixture
+def fake_program(clients, tmp_path, monkeypatch):
+    """A function that puts a shell script before the real program on PATH; $REAL is that one, $DIR where it lies."""
+
+    def make(name: str, script: str) -> Path:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\nREAL={clients / name}\nDIR={tmp_path}\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -103,18 +102,12 @@ def test_a_failure_exits_1_and_is_json_too(run, where, database, monkeypatch):
 
 
 @pytest.fixture
-def slow(clients, tmp_path, monkeypatch):
+def slow(fake_program):
     """A function that makes a client program hang, once its pid is in the file that is returned."""
 
     def make(name: str, when: str) -> Path:
-        path, pid = tmp_path / name, tmp_path / "pid"
-        path.write_text(
-            f'#!/bin/sh\ncase "$*" in *{when}*) echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60;; esac\n'
-            f'exec {clients / name} "$@"\n'
-        )
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        return pid
+        hang = "echo $$ > $DIR/pid.part; mv $DIR/pid.part $DIR/pid; exec sleep 60"
+        return fake_program(name, f'case "$*" in *{when}*) {hang};; esac\nexec $REAL "$@"').with_name("pid")
 
     return make
 

@@ -729,8 +729,9 @@ def test_what_was_written_of_late_is_counted_and_what_was_not_looked_at_is_unkno
     recent = facts["observations"]["recent-objects"]["value"]
     for name, value, says in (
         ("unread", [{"key": "registers/b.json", "problem": "BadRequest"}], "b.json was not looked at: BadRequest"),
-        ("since", iso(NOW - timedelta(days=6)), "at the latest was to be looked at"),
-        ("since", iso(NOW - timedelta(days=4000)), "at the latest was to be looked at"),
+        ("since", iso(NOW - timedelta(days=7)), "2026-11-15T06:00:00+00:00 was to be looked at"),
+        ("since", iso(NOW - timedelta(days=9)), "2026-11-15T06:00:00+00:00 was to be looked at"),
+        ("since", iso(NOW - timedelta(days=4000)), "2026-11-15T06:00:00+00:00 was to be looked at"),
         ("groups", [{"encryption": "aws:kms", "key": KEY, "objects": 9, "some": ["a", "a"]}], "objects once"),
         ("groups", [], "nothing was found"),
     ):
@@ -747,16 +748,22 @@ def test_after_a_gap_in_the_reports_everything_written_in_it_is_looked_at():
     facts = healthy()
     facts["observations"]["previous"]["value"]["created"] = iso(NOW - timedelta(days=30))
     (result,) = (r for r in run(facts).results if r.spec.id == "encryption.objects")
-    assert (result.verdict, "2026-10-24T06:00:00+00:00 at the latest" in result.reason) == (Verdict.UNKNOWN, True)
+    assert (result.verdict, "since 2026-10-22T06:00:00+00:00 was to be" in result.reason) == (Verdict.UNKNOWN, True)
     facts["observations"]["recent-objects"]["value"]["since"] = iso(NOW - timedelta(days=32))
     assert run(facts).status is Status.PASS
 
 
-@pytest.mark.parametrize("missing", ["objects", "recent-objects"])
-def test_what_one_observation_shows_to_be_weak_fails_without_the_other(missing):
+@pytest.mark.parametrize(
+    ("missing", "weak"),
+    [
+        ("objects", ["recent-objects", "value", "groups", 0]),
+        ("previous", ["recent-objects", "value", "groups", 0]),
+        ("recent-objects", ["objects", "value", 0, "found"]),
+    ],
+)
+def test_what_one_observation_shows_to_be_weak_fails_without_the_other(missing, weak):
     facts = healthy()
-    facts["observations"]["objects"]["value"][0]["found"]["encryption"] = "AES256"
-    facts["observations"]["recent-objects"]["value"]["groups"][0]["encryption"] = "AES256"
+    at(facts["observations"], weak)["encryption"] = "AES256"
     facts["observations"][missing] = unobserved("s3:GetObject", AT, "AccessDenied")
     assert "encryption.objects" in failing(facts)
 

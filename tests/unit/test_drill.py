@@ -89,7 +89,6 @@ def ended(monkeypatch, tmp_path, *steps, aws=Aws):
     Aws.stops = 0
     monkeypatch.setattr(drill, "LocalAws", aws)
     monkeypatch.setattr(drill, "STEPS", tuple((f"step{n}", step) for n, step in enumerate(steps)))
-    monkeypatch.setattr(drill.signal, "signal", lambda *_: None)
     status = drill.main(["--root", str(tmp_path)])
     return status, {s["name"]: s["ok"] for s in left(tmp_path / "drill.json")["steps"]}
 
@@ -180,7 +179,6 @@ def test_what_ends_the_drill_before_its_first_step_is_written_down(tmp_path, mon
         raise OSError("the local AWS did not come up")
 
     monkeypatch.setattr(drill.LocalAws, "start", dies)
-    monkeypatch.setattr(drill.signal, "signal", lambda *_: None)
     assert drill.main(["--root", str(tmp_path)]) == 1
     document = json.loads((tmp_path / "drill.json").read_text())
     assert (document["ok"], document["error"]) == (False, "OSError: the local AWS did not come up")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
@@ -34,20 +33,6 @@ def _no_password_in_any_log(caplog, postgres):
             told = record.getMessage() + str(record.exc_info)
             assert CANARY not in told
             assert postgres.password not in told
-
-
-@pytest.fixture
-def fake_program(clients, tmp_path, monkeypatch):
-    """A function that puts a shell script before the real program on PATH; $REAL is the real one."""
-
-    def make(name: str, script: str) -> Path:
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\nREAL={clients / name}\nDIR={tmp_path}\n{script}\n")
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        return path
-
-    return make
 
 
 @pytest.fixture

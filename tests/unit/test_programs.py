@@ -13,9 +13,7 @@ from aurora_backup.programs import Program
 _INTERRUPTED = """
 import os, signal, time
 from aurora_backup.programs import Program
-
-def stop(*_):
-    raise KeyboardInterrupt
+from aurora_backup.stopping import Stopped, stop
 
 signal.signal(signal.SIGALRM, stop)
 for n in range(400):
@@ -25,7 +23,7 @@ for n in range(400):
         with Program(["sleep", "60"], None) as program:
             while program.poll(1) is None:
                 pass
-    except KeyboardInterrupt:
+    except Stopped:
         signal.setitimer(signal.ITIMER_REAL, 0)
         continue
     raise SystemExit("it was not interrupted")

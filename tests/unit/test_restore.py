@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
@@ -23,28 +22,15 @@ from tests.unit.dumping import ROWS
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
-    """A function that puts a shell script before the program of that name."""
-
-    def put(name: str, script: str) -> None:
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\n{script}")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-    return put
-
-
-@pytest.fixture
-def failing_restore(clients, tmp_path, path):
+def failing_restore(fake_program):
     """A function that makes pg_restore fail once, at the end of the first call whose arguments hold `word`."""
 
     def make(word: str) -> None:
-        path(
+        fake_program(
             "pg_restore",
-            f'case "$*" in *--dbname*{word}*|*{word}*--dbname*) if [ ! -e {tmp_path}/failed ]; then\n'
-            f"  touch {tmp_path}/failed; {clients}/pg_restore \"$@\"; echo 'pg_restore: error: killed' >&2; exit 1\n"
-            f'fi;; esac\nexec {clients}/pg_restore "$@"\n',
+            f'case "$*" in *--dbname*{word}*|*{word}*--dbname*) if [ ! -e $DIR/failed ]; then\n'
+            "  touch $DIR/failed; $REAL \"$@\"; echo 'pg_restore: error: killed' >&2; exit 1\n"
+            'fi;; esac\nexec $REAL "$@"',
         )
 
     return make
@@ -61,17 +47,16 @@ def test_a_restore_that_failed_after_its_work_was_done_is_resumed(word, made, bu
     assert done.rows_restored == ROWS
 
 
-def test_indexes_of_partitions_that_were_not_yet_attached_are_made_again(made, bucket, empty, clients, tmp_path, path):
+def test_indexes_of_partitions_that_were_not_yet_attached_are_made_again(made, bucket, empty, fake_program):
     """No DROP in an archive is of them: each later attempt found them there already, and failed."""
-    path(
+    fake_program(
         "pg_restore",
-        f"""case "$*" in *--section=post-data*) if [ ! -e {tmp_path}/failed ]; then
-  touch {tmp_path}/failed
-  for word in "$@"; do case "$word" in --use-list=*) list=${{word#--use-list=}};; esac; done
-  sed -i '/INDEX ATTACH/,$d' "$list"; {clients}/pg_restore "$@"; exit 1
+        """case "$*" in *--section=post-data*) if [ ! -e $DIR/failed ]; then
+  touch $DIR/failed
+  for word in "$@"; do case "$word" in --use-list=*) list=${word#--use-list=};; esac; done
+  sed -i '/INDEX ATTACH/,$d' "$list"; $REAL "$@"; exit 1
 fi;; esac
-exec {clients}/pg_restore "$@"
-""",
+exec $REAL "$@\"""",
     )
     with pytest.raises(RestoreFailed):
         restore_set(bucket, made, empty)
@@ -111,14 +96,12 @@ def test_a_second_restore_into_the_same_database_is_refused(made, bucket, empty,
         restore_set(bucket, made, empty)
 
 
-def test_the_first_archive_that_fails_stops_the_others(made, bucket, empty, clients, tmp_path, monkeypatch):
-    path = tmp_path / "pg_restore"
-    path.write_text(
-        f'#!/bin/sh\ncase "$*" in *--section=data*) if mkdir {tmp_path}/second 2>/dev/null; then exec sleep 60; fi\n'
-        f'sleep 0.2; echo no >&2; exit 3;; esac\nexec {clients}/pg_restore "$@"\n'
+def test_the_first_archive_that_fails_stops_the_others(made, bucket, empty, fake_program):
+    fake_program(
+        "pg_restore",
+        'case "$*" in *--section=data*) if mkdir $DIR/second 2>/dev/null; then exec sleep 60; fi\n'
+        'sleep 0.2; echo no >&2; exit 3;; esac\nexec $REAL "$@"',
     )
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     begun = time.monotonic()
     with pytest.raises(RestoreFailed, match="status 3: no"):
         restore_set(bucket, made, empty)
