@@ -283,6 +283,9 @@ class _Dump:
                 self._wait(jobs, session)
                 finished = [job.result() for job in jobs]
             except BaseException as error:
+                # An archive that failed is the cause: it interrupted the session. One that ends from here on was
+                # stopped, and is not; nor is Ctrl-C, which ends the programs too.
+                cause = self._failures[0] if self._failures and isinstance(error, Exception) else error
                 self._stop.set()
                 for job in jobs:
                     job.cancel()
@@ -290,11 +293,9 @@ class _Dump:
                 for job in jobs:
                     if not job.cancelled() and not job.exception():
                         job.result().upload.abort()
-                # The first archive to fail is the cause: it interrupted the session, and so the others. Ctrl-C ends
-                # the programs too, and is no failure of theirs.
-                if self._failures and isinstance(error, Exception):
-                    raise self._failures[0] from None
-                raise
+                if cause is error:
+                    raise
+                raise cause from None
         return finished, facts, described
 
     def _wait(self, jobs: list[Future[_Finished]], session: Session) -> None:

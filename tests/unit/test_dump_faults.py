@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -125,27 +126,41 @@ def test_the_connection_is_cut(sample, bucket, postgres):
         cutter.join()
 
 
-def test_the_snapshot_session_is_cut(sample, bucket, fake_program, postgres, monkeypatch):
+def test_the_snapshot_session_is_cut(sample, bucket, fake_program, postgres, monkeypatch, tmp_path):
+    def slow_to_return(*args, **kwargs):
+        ended = wait(*args, **kwargs)
+        time.sleep(0.1)  # the callbacks of what has ended are called after the waiter is told
+        return ended
+
+    monkeypatch.setattr(dump, "wait", slow_to_return)
     monkeypatch.setattr(dump, "_PING_SECONDS", 0.2)
     fake_program("pg_dump", VERSION + "echo $$ > $DIR/pid; exec sleep 60")
-    stop = threading.Event()
+    over = threading.Event()
+    cut: list[int] = []
 
-    def cut():
+    def cutting():
         with closing(postgres.connect()) as connection:
-            while not stop.is_set():
-                connection.run(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
-                    " AND application_name = 'aurora-backup snapshot' AND backend_xmin IS NOT NULL",
-                    name=sample.dbname,
+            while not (tmp_path / "pid").exists() and not over.wait(0.05):
+                pass
+            while not cut and not over.is_set():
+                cut.extend(
+                    row[0]
+                    for row in connection.run(
+                        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = :name AND application_name = 'aurora-backup snapshot'",
+                        name=sample.dbname,
+                    )
                 )
 
-    cutter = threading.Thread(target=cut)
+    cutter = threading.Thread(target=cutting)
     cutter.start()
     try:
-        fails(sample, bucket, QueryFailed)
+        told = fails(sample, bucket, QueryFailed)
     finally:
-        stop.set()
+        over.set()
         cutter.join()
+    assert cut
+    assert "another archive" not in told
 
 
 def answer(status: int, code: str):
