@@ -3,6 +3,8 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
+# Written once, read by every process that follows.
+unexport PYTHONDONTWRITEBYTECODE
 # The CDK app runs in our environment, whatever `python3` is on PATH.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 

@@ -87,21 +87,20 @@ def module(name: str) -> Module:
     return Module(name)
 
 
-def _mentions(node: ast.AST) -> Iterator[str]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute):
-            yield inner.attr
-        elif isinstance(inner, ast.Name):
-            yield inner.id
+@cache
+def _mentions(node: ast.AST) -> frozenset[str]:
+    walked = list(ast.walk(node))
+    return frozenset(
+        [n.attr for n in walked if isinstance(n, ast.Attribute)] + [n.id for n in walked if isinstance(n, ast.Name)]
+    )
 
 
-def _called(node: ast.AST) -> Iterator[str]:
+@cache
+def _called(node: ast.AST) -> frozenset[str]:
     """Names of AWS operations: called on a client, or named to a paginator, a waiter's poll or getattr."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute) and inner.attr in operations():
-            yield inner.attr
-        elif isinstance(inner, ast.Constant) and isinstance(inner.value, str) and inner.value in operations():
-            yield inner.value
+    texts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    attributes = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return frozenset(operations().keys() & (texts | attributes))
 
 
 def _all_modules(first: str) -> set[str]:
@@ -139,6 +138,6 @@ def reached(handler: str) -> frozenset[str]:
         node = todo.pop()
         if id(node) not in done:
             done[id(node)] = node
-            for mentioned in set(_mentions(node)):
+            for mentioned in _mentions(node):
                 todo += by_name.get(mentioned, [])
     return frozenset(call for node in done.values() for call in _called(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import zlib
@@ -145,7 +146,8 @@ def _pipe(data, pause=None):
     reading, writing = os.pipe()
 
     def write():
-        with os.fdopen(writing, "wb") as out:
+        # An upload that stops closes the pipe.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "wb") as out:
             out.write(data)
             if pause:
                 out.flush()
