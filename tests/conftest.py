@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is loaded by now stays: the collector need not walk through it again and again, which costs a tenth."""
+    """What is loaded by now stays: the collector need not walk through it again and again."""
     gc.collect()
     gc.freeze()
 
