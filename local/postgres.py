@@ -267,8 +267,12 @@ class Server:
         """Start on a free port and wait until it takes connections.
 
         `recovery` holds recovery settings (`restore_command`, `recovery_target_time`, ...): with them the server
-        replays archived WAL first, and is ready when it has been promoted.
+        replays archived WAL first, and is ready when it has been promoted. Until then nobody may read: a server that
+        lets readers in says that it is ready while it recovers, and one that is stopped before its promotion is
+        complete replays all the WAL it has at the next start, also what lies after the target.
         """
+        if recovery is not None:
+            recovery = {**recovery, "hot_standby": "off"}
         self._own_directories()
         self.port = self.port or free_port()
         self._write("local.conf", _SETTINGS + "".join(f"{k} = {_quote(v)}\n" for k, v in self._settings().items()))
