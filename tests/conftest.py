@@ -63,9 +63,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is loaded by now stays: the collector need not walk through it again and again."""
+    """What is loaded by now stays, and tests run for seconds: the collector need not look again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
