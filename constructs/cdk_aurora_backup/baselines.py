@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
@@ -59,10 +59,9 @@ class Baselines(Construct):
             statements=documents(functions.bucket),
             network=network,
             environment=environment,
+            databases=databases,
             timeout=LAMBDA_LIMIT,
         )
-        if databases:
-            self._read.add_environment("DATABASES", Stack.of(self).to_json_string(list(databases)))
         self._workflow = flow = Workflow(self, "Workflow", name="Baseline", topic=alerts.topic, key=functions.key)
         begin, accepted = flow.begin()
         remember, read = self.states(flow)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import jsii
 from aws_cdk import Annotations, ArnFormat, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
@@ -14,7 +15,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
-from constructs import Construct
+from constructs import Construct, IValidation
 
 from aurora_backup.database_role import ROLE
 from cdk_aurora_backup.assets import CLIENT_WHEELS, postgres_layer, runtime_code
@@ -45,6 +46,7 @@ DatabaseAuth = Literal["iam", "secret"]
 _RUNTIME = lambda_.Runtime.PYTHON_3_14  # Amazon Linux 2023: the clients need its glibc, 2.34
 _LOGS_KEPT = logs.RetentionDays.ONE_YEAR
 _QUEUE_KEPT = Duration.days(14)
+_ENVIRONMENT_LIMIT = 4096  # bytes of names and values together; Lambda refuses more
 
 
 class DatabaseNetwork(Construct):
@@ -141,6 +143,37 @@ class DatabaseNetwork(Construct):
         self._group.connections.allow_to(endpoint, ec2.Port.tcp(443), why)
 
 
+@jsii.implements(IValidation)
+class _EnvironmentsFit:
+    """Refuses at synth what Lambda would refuse at deployment. What only CloudFormation knows counts as nothing."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.environments: dict[str, dict[str, str]] = {}
+        """By the function's path."""
+
+    def validate(self) -> list[str]:
+        """One line for each function whose environment is too long for certain."""
+        found = []
+        for path, variables in self._stack.resolve(self.environments).items():
+            sizes = {name: len(name) + _known_bytes(value) for name, value in variables.items()}
+            if (least := sum(sizes.values())) > _ENVIRONMENT_LIMIT:
+                longest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+                found.append(
+                    f"the environment of {path} must be at most {_ENVIRONMENT_LIMIT} bytes, and is at "
+                    f"least {least}: {', '.join(f'{name} {sizes[name]}' for name in longest)}"
+                )
+        return found
+
+
+def _known_bytes(value: Any) -> int:
+    """How long a resolved value is at least."""
+    if isinstance(value, dict):
+        _, parts = value.get("Fn::Join", ("", ()))
+        return sum(len(part.encode()) for part in parts if isinstance(part, str))
+    return len(str(value).encode())
+
+
 class BackupFunctions(Construct):
     """Makes Lambda functions: bundled code, own role, encrypted log group and dead-letter queue, tracing, limits.
 
@@ -189,6 +222,8 @@ class BackupFunctions(Construct):
             raise SynthError("BackupFunctions.database_auth 'secret' needs ClusterDetails.secret, got none")
         self._owner = owner_of(self.node.scope or self)
         self._environments: dict[DatabaseAuth, dict[str, str]] = {}
+        self._fit = _EnvironmentsFit(Stack.of(self))
+        self.node.add_validation(self._fit)
         self._queue = sqs.Queue(
             self,
             "DeadLetters",
@@ -286,6 +321,7 @@ class BackupFunctions(Construct):
         network: DatabaseNetwork | None = None,
         layers: Sequence[lambda_.ILayerVersion] = (),
         environment: Mapping[str, str] | None = None,
+        databases: Sequence[str] = (),
         database_auth: DatabaseAuth | None = None,
         timeout: Duration | None = None,
         memory_mb: int = 512,
@@ -294,6 +330,7 @@ class BackupFunctions(Construct):
         """One function. handler: a module of `aurora_backup.handlers`. network: for functions that open PostgreSQL.
 
         under: a function whose role, and with it log group, this one shares: it may do exactly what that one may.
+        databases: which ones it dumps or reads; it finds them itself where none is named.
         database_auth: how this function logs in. Default: as all do.
         """
         if under and (statements or network):
@@ -306,6 +343,9 @@ class BackupFunctions(Construct):
             if under
             else self._role(scope, construct_id, description, statements, network, database_auth)
         )
+        told = {**self.environment(database_auth), **(environment or {})}
+        if databases:
+            told["DATABASES"] = Stack.of(self).to_json_string(list(databases))
         function = lambda_.Function(
             scope,
             construct_id,
@@ -315,7 +355,7 @@ class BackupFunctions(Construct):
             code=runtime_code(self.root_certificates),
             handler=f"aurora_backup.handlers.{handler}.handler",
             layers=list(layers),
-            environment={**self.environment(database_auth), **(environment or {})},
+            environment=told,
             environment_encryption=self.key,
             timeout=timeout or Duration.minutes(1),
             memory_size=memory_mb,
@@ -330,6 +370,7 @@ class BackupFunctions(Construct):
             security_groups=[network.security_group] if network else None,
         )
         function.node.add_dependency(ready)
+        self._fit.environments[function.node.path] = told
         if not network:
             acknowledge(
                 function,

@@ -82,6 +82,7 @@ class LogicalBackup(Construct):
             statements=read_sets(bucket),
             network=network,
             layers=[functions.clients],
+            databases=databases,
         )
         self._dump = functions.add(
             self,
@@ -91,6 +92,8 @@ class LogicalBackup(Construct):
             statements=[*read_sets(bucket), *write_sets(bucket)],
             network=network,
             layers=[functions.clients],
+            environment={"CONTENT_DIGEST": "true"} if content_digest else None,
+            databases=databases,
             timeout=_LAMBDA_LIMIT,
             memory_mb=dump_memory_mb,
         )
@@ -111,11 +114,6 @@ class LogicalBackup(Construct):
             description="Says which databases were backed up, and fails when one was not",
             statements=[],
         )
-        if databases:
-            for function in (self._preflight, self._dump):
-                function.add_environment("DATABASES", Stack.of(self).to_json_string(list(databases)))
-        if content_digest:
-            self._dump.add_environment("CONTENT_DIGEST", "true")
         self._long_running = (
             LongRunningDump(
                 self,

@@ -229,7 +229,7 @@ def reader(
     own_secret: bool = True,
 ) -> lambda_.Function:
     """Make the function that opens test copies, and nothing else. own_secret: copies may have a master secret."""
-    function = functions.add(
+    return functions.add(
         scope,
         "Read",
         "read_restored",
@@ -241,8 +241,6 @@ def reader(
         ],
         network=isolation.network,
         environment=environment,
+        databases=databases,
         timeout=LAMBDA_LIMIT,
     )
-    if databases:
-        function.add_environment("DATABASES", Stack.of(scope).to_json_string(list(databases)))
-    return function

@@ -176,6 +176,17 @@ def test_functions_that_could_not_run_are_refused(stack, given, told):
         functions(stack, **given)
 
 
+def test_an_environment_that_lambda_would_not_take_is_refused_and_what_is_unknown_counts_as_nothing():
+    stack = new_stack()
+    maker = functions(stack)
+    unknown = cdk.CfnParameter(stack, "Told").value_as_string
+    for name, told in (("Fits", f"{unknown}{'x' * 2000}"), ("TooLong", "ä" * 2000)):
+        maker.add(stack, name, "heartbeat", description=name, environment={"TOLD": told})
+    with pytest.raises(RuntimeError, match=r"environment of Mine/TooLong must be .* 4096 bytes.*: TOLD 4004, ") as said:
+        Synthesised.of(stack)
+    assert "Mine/Fits" not in str(said.value)
+
+
 def test_a_server_newer_than_the_clients_is_refused_unless_clients_are_brought(stack):
     with pytest.raises(SynthError, match=r"engine_version must not be newer than the clients' PostgreSQL 17.*'18.1'"):
         functions(stack, version="18.1")
