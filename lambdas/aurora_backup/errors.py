@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LIMIT = 2000
-# What PostgreSQL and its tools print about rows and statements, with the indented lines that belong to it.
-_DATA_LINES = re.compile(
-    r"\b(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was|Query was): ?[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE
+# What PostgreSQL and its tools say, line by line; in a server's log a time and a process come first.
+_BEGINNING = r"(?:\d{4}-\d\d-\d\d [^\n]*?\] )?"
+_MESSAGE = re.compile(_BEGINNING + r"(?:pg_\w+: |(?:ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|HINT):)")
+# What follows quotes rows and statements, and goes on until the next message begins, whatever its lines look like.
+_DATA = re.compile(
+    _BEGINNING + r"(?:pg_\w+: )?(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was|Query was|LINE \d+):", re.IGNORECASE
 )
 _VALUE = re.compile(r"((?:invalid input|invalid byte|out of range|malformed|value)[^:\n]*): ?[^\n]*")
 
@@ -81,18 +84,36 @@ class LogicalBackupFailed(BackupError):
     """At least one database was not backed up; the message names each with its cause."""
 
 
+class Redaction:
+    """Takes lines one by one, and lets through what quotes no row and no statement."""
+
+    def __init__(self) -> None:
+        self._dropping = False
+
+    def keep(self, line: str) -> str | None:
+        """The line, without a quoted value of a conversion error; None when it is data."""
+        if _DATA.match(line):
+            self._dropping = True
+        elif _MESSAGE.match(line):
+            self._dropping = False
+        if self._dropping:
+            return None
+        kept, self._dropping = _VALUE.sub(r"\1", line), bool(_VALUE.search(line))
+        return kept
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Make a tool's or a server's output fit for a log or an alert.
 
-    Drops DETAIL, CONTEXT and statement lines (they quote rows), quoted values of conversion errors, and every secret
-    given; cuts what is left to 2000 characters.
+    Drops DETAIL, CONTEXT and statements (they quote rows) to their last line, quoted values of conversion errors, and
+    every secret given; cuts what is left to 2000 characters. A text that PostgreSQL's own users wrote into a message
+    (RAISE) is not known from any other.
     """
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
-    text = _DATA_LINES.sub("", text)
-    text = _VALUE.sub(r"\1", text)
-    text = text.strip()
+    redaction = Redaction()
+    text = "\n".join(kept for line in text.splitlines() if (kept := redaction.keep(line)) is not None).strip()
     return text if len(text) <= _LIMIT else text[: _LIMIT - 1] + "…"
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Self
 
 from aurora_backup.child import Child
-from aurora_backup.errors import SettingsError, redact
+from aurora_backup.errors import Redaction, SettingsError, redact
 from aurora_backup.stopping import held
 
 if TYPE_CHECKING:
@@ -90,5 +90,7 @@ class Program:
 
 
 def _read(stderr: IO[bytes] | None, lines: deque[str]) -> None:
+    redaction = Redaction()  # before the oldest lines go: they say what the others are
     for line in stderr or ():
-        lines.append(line.decode(errors="replace"))
+        if (kept := redaction.keep(line.decode(errors="replace"))) is not None:
+            lines.append(kept)

@@ -12,6 +12,11 @@ LEAKS = [
     "pg_restore: error: could not execute query: ERROR:  x\nCommand was: INSERT INTO p VALUES ('Jane Roe'\n  , 'x');",
     'ERROR:  invalid input syntax for type integer: "Jane Roe"',
     "boom\nSTATEMENT:  SELECT 'Jane Roe'\n\t, 1",
+    "pg_restore: error: could not execute query: ERROR:  x\nCommand was: CREATE FUNCTION f()\nBEGIN\n-- Jane Roe\n\nEND;",
+    "pg_dump: error: query failed: ERROR:  x\npg_dump: detail: Query was: SELECT\n'Jane Roe'",
+    "pg_restore: error: could not execute query: ERROR:  x\nLINE 1: INSERT INTO p VALUES ('Jane Roe')\n        ^",
+    'ERROR:  invalid input syntax for type json: "{\nJane Roe"',
+    "2026-11-26 04:33:40.402 UTC [12] STATEMENT:  SELECT\n'Jane Roe'\n2026-11-26 04:33:40.403 UTC [12] LOG:  shut down",
 ]
 
 
@@ -24,6 +29,12 @@ def test_rows_and_statements_are_dropped(text):
 def test_what_explains_is_kept():
     text = "pg_dump: error: query failed: ERROR:  permission denied for table visit\nHINT:  Ask."
     assert redact(text) == text
+
+
+def test_the_error_before_a_statement_and_the_message_after_it_are_kept():
+    body = "Command was: CREATE FUNCTION f()\nBEGIN\nPERFORM dblink_connect('password=hunter2');\nEND;"
+    first, next_ = "pg_restore: error: could not execute query: ERROR:  no such type", "pg_restore: warning: 1 ignored"
+    assert redact(f"{first}\n{body}\n\n{next_}") == f"{first}\n{next_}"
 
 
 def test_secrets_are_replaced_and_long_texts_cut():
