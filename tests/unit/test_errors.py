@@ -12,7 +12,7 @@ LEAKS = [
     "pg_restore: error: could not execute query: ERROR:  x\nCommand was: INSERT INTO p VALUES ('Jane Roe'\n  , 'x');",
     'ERROR:  invalid input syntax for type integer: "Jane Roe"',
     "boom\nSTATEMENT:  SELECT 'Jane Roe'\n\t, 1",
-    "pg_restore: error: could not execute query: ERROR:  x\nCommand was: CREATE FUNCTION f()\nBEGIN\n-- Jane Roe\n\nEND;",
+    "pg_restore: error: could not execute query: ERROR:  x\nCommand was: CREATE FUNCTION f()\nBEGIN\n-- Jane\n\nEND;",
     "pg_dump: error: query failed: ERROR:  x\npg_dump: detail: Query was: SELECT\n'Jane Roe'",
     "pg_restore: error: could not execute query: ERROR:  x\nLINE 1: INSERT INTO p VALUES ('Jane Roe')\n        ^",
     'ERROR:  invalid input syntax for type json: "{\nJane Roe"',
