@@ -355,8 +355,8 @@ class AuroraBackup(Construct):
             notes.add_info_v2(
                 "cdk-aurora-backup:bucket-lifecycle",
                 "An existing bucket keeps its own settings. It must be versioned, and its lifecycle must not expire "
-                f"objects before these days: {days}; nothing under ledger/ may expire, because without its creation "
-                "record nothing is deleted.",
+                f"objects before these days: {days}; nothing under ledger/ or registers/ may expire: without its "
+                "creation record nothing is deleted, and legal holds and second yeses lie under registers/.",
             )
         if not (self._target.secret and self._target.endpoint):
             notes.add_warning_v2(

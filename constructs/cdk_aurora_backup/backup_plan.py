@@ -102,6 +102,8 @@ class BackupPlan(Construct):
             raise SynthError(
                 f"BackupPlan.vault_name is of a vault that is made here, not of an existing one, got {vault_name!r}"
             )
+        if "Cluster" in (selections or {}):
+            raise SynthError("BackupPlan.selections must not have the name 'Cluster', which is the cluster's own")
         of_policy = {rule.name: rule.delete_after_days for rule in policy.snapshot_rules()}
         kept = {**of_policy, **_kept_by(rules, of_policy)}
         for copy in copies:

@@ -35,6 +35,7 @@ class Clinic(cdk.Stack):
             cluster=database.details,
             vpc=vpc,
             key=key,
+            break_glass=[security],  # the same as the key's: vault, topic and compliance report spare them, too
             policy=policy,
             snapshot_quota=200,
             alert_emails=["oncall@example.org"],

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from aurora_backup.access_documents import glob
 from aurora_backup.compliance import CheckSpec, Expected, Found, Level, Tally, cluster_of
+from aurora_backup.evidence import REGISTERS
+from aurora_backup.ledger import PREFIX as LEDGER
 from aurora_backup.policy import Tier
 from aurora_backup.retention import LATE
 
@@ -120,7 +122,7 @@ def _lifecycle(read: Reader, expected: Expected) -> Found:
         if prefix in wanted and not narrowed:
             kept.add(prefix)
             return _lifecycle_rule(rule, wanted[prefix])
-        if reached := [own for own in wanted if own.startswith(prefix) or prefix.startswith(own)]:
+        if reached := [own for own in (*wanted, LEDGER, REGISTERS) if own.startswith(prefix) or prefix.startswith(own)]:
             among = f" ({', '.join(narrowed)})" if narrowed else ""
             return f"another rule, for {prefix or 'everything'!r}{among}, {' and '.join(does)} of {', '.join(reached)}"
         return None

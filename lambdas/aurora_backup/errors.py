@@ -21,6 +21,7 @@ _MESSAGE = re.compile(_BEGINNING + r"(?:pg_\w+: |(?:ERROR|FATAL|PANIC|WARNING|NO
 _DATA = re.compile(
     _BEGINNING + r"(?:pg_\w+: )?(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was|Query was|LINE \d+):", re.IGNORECASE
 )
+_INLINE = re.compile(r"\b(?:DETAIL|CONTEXT|STATEMENT|QUERY|Command was|Query was): ?.*")  # told on in one line
 _VALUE = re.compile(r"((?:invalid input|invalid byte|out of range|malformed|value)[^:\n]*): ?[^\n]*")
 
 
@@ -98,7 +99,8 @@ class Redaction:
             self._dropping = False
         if self._dropping:
             return None
-        kept, self._dropping = _VALUE.sub(r"\1", line), bool(_VALUE.search(line))
+        kept = _VALUE.sub(r"\1", _INLINE.sub("", line))
+        self._dropping = bool(_VALUE.search(line) or _INLINE.search(line))
         return kept
 
 

@@ -217,6 +217,8 @@ def verified(bucket: Bucket, key: str) -> Verified:
         if document["schema"] != VERIFICATION_SCHEMA or document["set"] != key:
             return Verified.FAILED
         outcomes = [tier["ok"] for tier in document["tiers"].values()]
+        if not outcomes or any(outcome is not None and not isinstance(outcome, bool) for outcome in outcomes):
+            return Verified.FAILED
     except (ValueError, KeyError, TypeError, AttributeError):
         return Verified.FAILED
     if False in outcomes:

@@ -46,6 +46,7 @@ from aurora_backup.retention import (
     Kind,
     RecoveryPoint,
     Status,
+    Verified,
     check,
     decide,
     decision_document,
@@ -59,11 +60,12 @@ from aurora_backup.s3 import NoSuchObject
 from aurora_backup.sets import read_manifest, set_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurora_backup.holds import HoldKeeper
     from aurora_backup.inventory import Inventory
     from aurora_backup.ledger import CreationRecord, Ledger
+    from aurora_backup.manifest import Archive
     from aurora_backup.policy import RetentionPolicy
     from aurora_backup.rds import Rds
     from aurora_backup.retention import Plan
@@ -391,17 +393,20 @@ class Sweeper:
     def _set(self, key: str) -> RecoveryPoint | None:
         paginator = self._bucket.client.get_paginator("list_object_versions")
         record = self._ledger.get(SET_RECORDS, self._owner, key)
-        pages = paginator.paginate(Bucket=self._bucket.name, Prefix=key)
+        pages = list(paginator.paginate(Bucket=self._bucket.name, Prefix=key))
         found = next((p for p in set_points(pages, {key} if record else ()) if p.identifier == key), None)
         if found is None or found.status is Status.HIDDEN:
             return None
-        tagged = True
+        tagged, good = True, verified(self._bucket, key)
         if found.status is Status.AVAILABLE:
             try:
-                tagged = read_manifest(self._bucket, key).owner == self._owner
+                manifest = read_manifest(self._bucket, key)
             except (ManifestError, NoSuchObject):
                 tagged = False
-        found = replace(found, tagged=tagged, held=self._keeper.held_in_s3(key), verified=verified(self._bucket, key))
+            else:
+                tagged = manifest.owner == self._owner
+                good = good if _holds(pages, manifest.archives) else Verified.FAILED
+        found = replace(found, tagged=tagged, held=self._keeper.held_in_s3(key), verified=good)
         return _until_recorded(found, record)
 
     def _delete_snapshot(self, point: RecoveryPoint) -> str | None:
@@ -423,6 +428,18 @@ class Sweeper:
             return f"S3 took the deletions, and still shows {left[0]}"
         self._ledger.close(SET_RECORDS, self._owner, point.identifier)
         return None
+
+
+def _holds(pages: Iterable[Mapping[str, Any]], archives: Iterable[Archive]) -> bool:
+    """Whether S3 shows every archive as the manifest names it; a set without one of them is nothing to rely on."""
+    versions = (version for page in pages for version in page.get("Versions", ()) if version["IsLatest"])
+    shown = {version["Key"]: version for version in versions}
+    return all(
+        archive.key in shown
+        and shown[archive.key]["Size"] == archive.bytes
+        and archive.version_id in (None, shown[archive.key]["VersionId"])
+        for archive in archives
+    )
 
 
 def _until_recorded(point: RecoveryPoint, record: CreationRecord | None) -> RecoveryPoint:

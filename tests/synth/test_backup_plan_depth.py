@@ -191,6 +191,11 @@ def test_a_rule_that_writes_into_a_vault_of_its_own_may_and_does_not_move_the_pl
 # Selections.
 
 
+def test_a_selection_of_the_callers_never_takes_the_clusters_place():
+    with pytest.raises(SynthError, match="selections must not have the name 'Cluster'"):
+        planned(selections={"Cluster": Selection(any_tag={"backup": "yes"})})
+
+
 def test_selections_by_tag_and_condition_get_a_role_that_is_bound_to_the_tag():
     more = Selection(any_tag={"backup": "yes"}, conditions={"StringLike": {"aws:ResourceTag/stage": "prod*"}})
     found = planned(selections={"Tagged": more})

@@ -197,8 +197,8 @@ class World:
         """Make what is under a prefix as old as that: S3's clock cannot be chosen."""
         for name, versions in s3_backends[ACCOUNT]["aws"].buckets[BUCKET].keys.lists():
             if name.startswith(prefix):
-                for version in versions:
-                    version.last_modified = moment.replace(tzinfo=None)
+                for number, version in enumerate(versions):  # moto tells by their times which is the latest
+                    version.last_modified = moment.replace(tzinfo=None) + timedelta(milliseconds=number)
 
     def objects(self, prefix):
         """What can be read under a prefix."""

@@ -230,6 +230,8 @@ DAMAGES = [
                 lifecycle_rule("logical-backups/", narrowed_by=["stage=test"], expire_days=90),
                 "for 'logical-backups/' (stage=test), expires objects after 90 days",
             ),
+            (lifecycle_rule("registers/holds/", expire_days=1), "for 'registers/holds/', expires objects after 1 days"),
+            (lifecycle_rule("ledger/", expire_days=1), "for 'ledger/', expires objects after 1 days of ledger/"),
         )
     ),
     (

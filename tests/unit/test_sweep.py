@@ -1,6 +1,7 @@
 """The sweep: what is planned, what is looked at again, what is deleted, and what is recorded."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from aurora_backup import tags
 from aurora_backup.holds import prefix
 from aurora_backup.retention import GUARD_MATTER
 from aurora_backup.sweep import PlanNotActedOn, confirm, confirmation_key, folder
-from tests.unit.retention_world import NOW, OWNER, US, make_world, throttled
+from tests.unit.retention_world import NOW, OWNER, US, make_world, manifest_of, throttled
 
 WHO = {"who": "oncall@example.org", "why": "reviewed the first plan"}
 RECENT = NOW - timedelta(days=1)
@@ -51,6 +52,27 @@ def test_exactly_what_expired_is_deleted(world):
         world.young: "keep",
         world.aged: "delete",
     }
+
+
+@pytest.mark.parametrize("damage", ["lost", "emptied", "replaced"])
+def test_a_set_whose_archives_are_not_those_of_its_manifest_is_no_copy_to_rely_on(world, damage):
+    archive = world.recent + "0000.dump"
+    if damage == "replaced":  # by as many bytes: only the version tells
+        manifest = manifest_of(world.recent, OWNER)
+        (version,) = world.bucket.client.list_object_versions(Bucket="backups", Prefix=archive)["Versions"]
+        manifest = replace(manifest, archives=(replace(manifest.archives[0], version_id=version["VersionId"]),))
+        world.bucket.write(world.recent + "manifest.json", manifest.to_json(), once=False)
+    if damage == "lost":
+        world.bucket.remove(archive)
+    else:
+        world.bucket.write(archive, "" if damage == "emptied" else "evil", once=False)
+    world.verification(world.recent, ok=True)
+    world.age(world.recent, RECENT)
+
+    _, result = run(world)
+
+    assert states(result)[world.expired] != "deleted"
+    assert len(world.objects(world.expired)) == 2
 
 
 def test_a_swept_set_can_be_brought_back_by_removing_its_delete_markers(world):
