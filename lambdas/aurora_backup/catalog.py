@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 
     from aurora_backup.postgres import Session
 
-# Our own schema (heartbeat, amcheck) is no part of anybody's data: it is neither dumped nor compared.
-_SYSTEM = f"n.nspname NOT IN ('pg_catalog', 'information_schema', '{OWN_SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'"
+# Our own schemas (heartbeat, amcheck; how far a restore is) are no part of anybody's data: neither dumped nor compared.
+RESTORE_MARK = "aurora_backup_restore"
+OURS = (OWN_SCHEMA, RESTORE_MARK)
+_SYSTEM = (
+    f"n.nspname NOT IN ('pg_catalog', 'information_schema', '{OWN_SCHEMA}', '{RESTORE_MARK}')"
+    " AND n.nspname !~ '^pg_(toast|temp)'"
+)
 # Objects that an extension owns come back with CREATE EXTENSION.
 _MEMBER = "SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.{}'::regclass"
 _PG15, _PG16, _PG17 = 150000, 160000, 170000

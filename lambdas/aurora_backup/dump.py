@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from aurora_backup import catalog
-from aurora_backup.database_role import SCHEMA as OWN_SCHEMA
 from aurora_backup.errors import DumpFailed, ObjectExists, QueryFailed, RecordError, SettingsError
 from aurora_backup.ledger import CreationRecord, Ledger
 from aurora_backup.manifest import NAME, NOT_COVERED, Archive, Facts, Manifest, SequenceFacts
@@ -423,11 +422,12 @@ def _expected(snapshot: _Snapshot, split: list[Table]) -> int:
 
 
 def _left_out(session: Session, client_major: int) -> list[str]:
-    """Options that leave out our own schema: its grants name a grantor that nobody may become when restoring."""
+    """Options that leave out our own schemas: their grants name a grantor that nobody may become when restoring."""
     extensions = catalog.own_extensions(session)
     if extensions and client_major < _EXCLUDES_EXTENSIONS:
         return []
-    return [f"--exclude-schema={quote(OWN_SCHEMA)}", *(f"--exclude-extension={quote(e)}" for e in extensions)]
+    schemas = [f"--exclude-schema={quote(name)}" for name in catalog.OURS]
+    return [*schemas, *(f"--exclude-extension={quote(e)}" for e in extensions)]
 
 
 def _span(before: SequenceFacts, after: SequenceFacts | None) -> SequenceFacts:

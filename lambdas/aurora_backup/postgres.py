@@ -89,7 +89,7 @@ class Session:
 
         self.target = target
         self._errors = (pg8000.native.Error, OSError)
-        password = target.password()
+        password = target.password() or None
         where = f"{target.user}@{target.host}:{target.port}/{target.dbname}"
         local = target.host.startswith("/")
         context = None if local or target.sslmode == "disable" else tls_context(target.sslrootcert)
@@ -106,6 +106,10 @@ class Session:
                 application_name=application_name,
                 startup_params={**_TIMEOUTS, "lock_timeout": "60s"},
             )
+        except AttributeError:  # how pg8000 finds that it was given none
+            if password is not None:
+                raise
+            raise ConnectionFailed(f"{where}: the server asks for a password, and none was given") from None
         except self._errors as error:
             reason = redact(_reason(error), [password or ""])
             raise ConnectionFailed(f"{where}: {reason}{_untrusted(error, target.sslrootcert)}") from None
@@ -178,11 +182,16 @@ class Session:
         self.close()
 
 
+# The messages of these classes quote values, or are the words of the database's own functions.
+_QUOTING = {"22": "a value that PostgreSQL refuses", "P0": "a function of the database raised an error"}
+
+
 class SqlError(QueryFailed):
     """A statement failed; `.code` is the SQLSTATE, or an empty string for a broken connection."""
 
     def __init__(self, message: str, code: str) -> None:
-        super().__init__(redact(message))
+        instead = _QUOTING.get(code[:2])
+        super().__init__(f"{instead} (SQLSTATE {code})" if instead else redact(message))
         self.code = code
 
 

@@ -26,24 +26,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurora_backup import catalog
-from aurora_backup.errors import ArchiveDamaged, QueryFailed, RestoreFailed, RestoreRefused
+from aurora_backup.errors import ArchiveDamaged, RestoreFailed, RestoreRefused
 from aurora_backup.manifest import Archive, Difference, Facts, Manifest, compare, crc32_text
 from aurora_backup.postgres import Session, SqlError, client_environment, client_version, quote
 from aurora_backup.programs import Program
 from aurora_backup.verify import feeding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aurora_backup.postgres import Target
     from aurora_backup.s3 import Bucket
 
 _log = logging.getLogger(__name__)
-_MARK = "aurora_backup_restore"
-_STEPS = quote(_MARK, "steps")
+_STEPS = quote(catalog.RESTORE_MARK, "steps")
 _HEAD_CHUNK = 1 << 16
 _PROGRAM = "aurora-backup pg_restore"
 _ONE_AT_A_TIME = 0x6175_726F_7261  # key of the advisory lock that a restore holds in its target
+_DUPLICATE_DATABASE = "42P04"
 _PATIENCE_SECONDS = 15
 _EXTENSION_COMMENT = re.compile(rb"\d+; \d+ \d+ COMMENT - EXTENSION ")  # a table's name may hold these words too
 _PG16 = 160000
@@ -103,10 +103,10 @@ def restore_set(bucket: Bucket, manifest: Manifest, target: Target, options: Res
 
 
 def create_database(target: Target, manifest: Manifest) -> None:
-    """Create the target's database, with the source's encoding and locale. It must not exist.
+    """Create the target's database, with the source's encoding and locale. An unfinished restore is left as it is.
 
     Raises:
-        RestoreRefused: it exists, or the server does not know the locale.
+        RestoreRefused: it exists and holds no unfinished restore, or the server does not know the locale.
 
     """
     source = manifest.source.get("database", {})
@@ -121,13 +121,42 @@ def create_database(target: Target, manifest: Manifest) -> None:
     with Session(target.database("postgres"), application_name="aurora-backup restore") as session:
         try:
             session.run(f"CREATE DATABASE {quote(target.dbname)} TEMPLATE template0 {' '.join(settings)}")
-        except QueryFailed as error:
-            raise RestoreRefused(f"database {target.dbname} could not be created: {error}") from None
+        except SqlError as error:
+            if error.code != _DUPLICATE_DATABASE:
+                raise RestoreRefused(f"database {target.dbname} could not be created: {error}") from None
+            exists = True
+        else:
+            exists = False
+    if exists:
+        with Session(target, application_name="aurora-backup restore") as session:
+            if session.value("SELECT to_regclass(:name)", name=_STEPS) is None:
+                raise RestoreRefused(
+                    f"database {target.dbname} already exists; without --create it is restored into, if it is empty"
+                )
 
 
-def compare_with(manifest: Manifest, target: Target, *, access: bool = True) -> list[Difference]:
-    """Compare a database with a manifest as it is, without restoring anything."""
-    return compare(manifest, _facts(manifest, target), access=access)
+def compare_with(
+    manifest: Manifest, target: Target, *, tables: tuple[Table, ...] = (), access: bool = True
+) -> list[Difference]:
+    """Compare a database with a manifest as it is, without restoring anything. tables: only these.
+
+    Raises:
+        RestoreRefused: a table is not in the set.
+
+    """
+    only = frozenset(_selected(manifest, tables)) or None
+    return compare(manifest, _facts(manifest, target), tables=only, access=access)
+
+
+def _selected(manifest: Manifest, tables: tuple[Table, ...]) -> tuple[Table, ...]:
+    """The leaf tables that were asked for."""
+    found: list[Table] = []
+    for wanted in tables:
+        leaves = [t.key for t in manifest.facts.tables if wanted in (t.key, t.root)]
+        if not leaves:
+            raise RestoreRefused(f"table {'.'.join(wanted)} is not in the set {manifest.set}")
+        found += leaves
+    return tuple(dict.fromkeys(found))
 
 
 def _facts(manifest: Manifest, target: Target) -> Facts:
@@ -143,7 +172,7 @@ def _literal(text: str) -> str:
 class _Restore:
     def __init__(self, bucket: Bucket, manifest: Manifest, target: Target, options: RestoreOptions) -> None:
         self._bucket, self._manifest, self._target, self._options = bucket, manifest, target, options
-        self._tables = self._selected()
+        self._tables = _selected(manifest, options.tables)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._read = 0
@@ -176,13 +205,12 @@ class _Restore:
             if self._options.analyze:
                 self._progress("analyze")
                 session.run("ANALYZE")
-            steps.close()
-        done = self._compared(begun)
-        if self._options.roles and not self._tables:
-            # Last: its settings and grants may be such that the connecting role could not have worked here.
-            with Session(self._target, application_name="aurora-backup restore") as session:
+            done = self._compared(begun)
+            if self._options.roles and not self._tables:
+                # Late: its settings and grants may be such that the connecting role could not have worked here.
                 skipped = restore_database(session, self._manifest.source.get("database", {}))
-            done = replace(done, skipped=(*done.skipped, *skipped))
+                done = replace(done, skipped=(*done.skipped, *skipped))
+            steps.close()  # last: what is stopped before can be carried on
         return done
 
     def _purpose(self) -> str:
@@ -206,17 +234,6 @@ class _Restore:
             skipped=tuple(self._skipped),
             estimated=sum(t.estimated for t in expected),
         )
-
-    def _selected(self) -> tuple[Table, ...]:
-        """Return the leaf tables that were asked for."""
-        facts = self._manifest.facts.tables
-        found: list[Table] = []
-        for wanted in self._options.tables:
-            leaves = [t.key for t in facts if wanted in (t.key, t.root)]
-            if not leaves:
-                raise RestoreRefused(f"table {'.'.join(wanted)} is not in the set {self._manifest.set}")
-            found += leaves
-        return tuple(dict.fromkeys(found))
 
     def _progress(self, step: str, read: int = 0) -> None:
         with self._lock:
@@ -380,7 +397,7 @@ class _Steps:
                     "restore into a new database, or compare what is there (--compare-only)"
                 )
             self._session.run("BEGIN")
-            self._session.run(f"CREATE SCHEMA {quote(_MARK)}")
+            self._session.run(f"CREATE SCHEMA {quote(catalog.RESTORE_MARK)}")
             self._session.run(f"CREATE TABLE {_STEPS} (step text PRIMARY KEY, done boolean NOT NULL)")
             self._note(f"purpose {self._purpose}", done=True)
             self._session.run("COMMIT")
@@ -432,7 +449,7 @@ class _Steps:
 
     def close(self) -> None:
         """Leave no trace in the restored database."""
-        self._session.run(f"DROP SCHEMA {quote(_MARK)} CASCADE")
+        self._session.run(f"DROP SCHEMA {quote(catalog.RESTORE_MARK)} CASCADE")
 
     def _note(self, step: str, *, done: bool) -> None:
         self._session.run(
@@ -461,7 +478,7 @@ def _objects(session: Session, limit: int = 5) -> list[str]:
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = p.oid)
               UNION ALL
               SELECT 'large object ' || l.oid, '' FROM pg_catalog.pg_largeobject_metadata l
-            ) o WHERE nspname <> '{_MARK}' ORDER BY what LIMIT {limit}"""
+            ) o WHERE nspname <> '{catalog.RESTORE_MARK}' ORDER BY what LIMIT {limit}"""
     )
     return [str(row[0]) for row in rows]
 
@@ -526,7 +543,7 @@ def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
             skipped.append(f"role {role['name']}: {', '.join(strong)}")
         settings = json.loads(role.get("settings") or "null")
         skipped += _configure(session, f"ROLE {quote(role['name'])}", f"role {role['name']}", settings)
-    for member in roles.get("memberships", []):
+    for member in _merged(roles.get("memberships", [])):
         grant = f"GRANT {quote(member['role'])} TO {quote(member['member'])}"
         options = {name: member[name] for name in ("inherit", "set") if member.get(name) is not None}
         if options and session.version >= _PG16:
@@ -542,6 +559,17 @@ def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
         except SqlError as error:
             skipped.append(f"membership of {member['member']} in {member['role']}: {error}")
     return skipped
+
+
+def _merged(memberships: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One membership for each role and member: from PostgreSQL 16 on every grantor has one, and all of them count."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in memberships:
+        one = found.setdefault((each["role"], each["member"]), dict(each))
+        for option in ("admin", "inherit", "set"):
+            if each.get(option):
+                one[option] = True
+    return list(found.values())
 
 
 def restore_database(session: Session, source: dict[str, Any]) -> list[str]:

@@ -59,6 +59,28 @@ def test_dump_verify_restore_and_compare(run, where, database, sample, empty, po
     assert found["differences"] == [{"what": "rows of clinic.derived", "expected": 1, "actual": 0}]
     assert cli.main([*restore, "--compare-only"]) == 1
     assert capsys.readouterr().out == "DIFFERENT rows of clinic.derived: expected 1, found 0\n"
+    assert cli.main([*restore, "--compare-only", "--table", "clinic.patient"]) == 0  # of another table
+    assert cli.main([*restore, "--compare-only", "--table", "clinic.derived"]) == 1
+    capsys.readouterr()
+
+
+def test_rows_that_nobody_counted_are_not_said_to_agree(run, where, database, sample, capsys):
+    _, made, _ = run("dump", *database, sample.dbname, *where, "--count-seconds", "0")
+    same = ["restore-dump", *database, sample.dbname, *where, "--set", made["set"], "--compare-only"]
+    assert run(*same)[1]["estimated"] > 0
+    assert cli.main(same) == 0
+    assert "NOT COMPARED: the rows of " in capsys.readouterr().out
+
+
+def test_what_a_file_or_aws_refuses_is_told_without_a_traceback(run, where, database, empty, tmp_path, monkeypatch):
+    (tmp_path / "no.pem").write_text("no certificate")
+    dump = ["dump", *database, empty.dbname, *where]
+    status, said, _ = run(*dump, "--sslrootcert", str(tmp_path / "no.pem"))
+    assert (status, said["ok"], said["error"]) == (1, False, "SSLError")
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    assert run(*dump, "--iam")[1]["error"] == "NoRegionError"
 
 
 def test_the_same_start_is_the_same_set(run, where, database, empty):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_backup.errors import QueryFailed, SettingsError
+from aurora_backup.errors import ConnectionFailed, QueryFailed, SettingsError
 from aurora_backup.postgres import (
     Session,
     Target,
@@ -138,3 +138,21 @@ def test_the_client_s_version_is_found(clients):
     major, text = client_version("pg_dump")
     assert major == 17
     assert text == subprocess.run(["pg_dump", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT E'Jane\\nDoe'::timestamptz", "a value that PostgreSQL refuses (SQLSTATE 22007)"),
+        ("DO $$ BEGIN RAISE 'bad note of Jane'; END $$", "a function of the database raised an error (SQLSTATE P0001)"),
+    ],
+)
+def test_messages_that_quote_values_are_not_passed_on(empty, sql, said):
+    with Session(empty) as session, pytest.raises(QueryFailed) as caught:
+        session.run(sql)
+    assert str(caught.value) == said
+
+
+def test_a_password_that_is_asked_for_and_not_given_is_a_failure_that_says_so(empty):
+    with pytest.raises(ConnectionFailed, match="the server asks for a password, and none was given"):
+        Session(replace(empty, password=lambda: ""))

@@ -47,6 +47,25 @@ def test_a_restore_that_failed_after_its_work_was_done_is_resumed(word, made, bu
     assert done.rows_restored == ROWS
 
 
+def test_a_restore_that_is_stopped_while_it_compares_is_carried_on(made, bucket, empty, monkeypatch):
+    """The database's owner, grants and settings come last of all: what is called done before that never gets them."""
+    gather, set_up = catalog.gather, []
+    monkeypatch.setattr(restore, "restore_database", lambda session, _: set_up.append(session.target.dbname) or [])
+
+    def stopped(*_, **__):
+        monkeypatch.setattr(catalog, "gather", gather)
+        raise RestoreFailed("stopped")
+
+    monkeypatch.setattr(catalog, "gather", stopped)
+    with pytest.raises(RestoreFailed, match="stopped"):
+        restore_set(bucket, made, empty, RestoreOptions(roles=True))
+    create_database(empty, made)  # as the same command says again
+    done = restore_set(bucket, made, empty, RestoreOptions(roles=True))
+    assert (done.differences, set_up) == ((), [empty.dbname])
+    with Session(empty) as session:
+        assert session.value("SELECT to_regnamespace('aurora_backup_restore')") is None
+
+
 def test_indexes_of_partitions_that_were_not_yet_attached_are_made_again(made, bucket, empty, fake_program):
     """No DROP in an archive is of them: each later attempt found them there already, and failed."""
     fake_program(
@@ -230,6 +249,23 @@ def test_settings_of_roles_their_end_and_how_they_are_members_come_back(postgres
             assert catalog.roles(session) == before
     finally:
         postgres.psql(drop)
+
+
+def test_a_membership_by_several_grantors_keeps_all_that_they_granted(postgres, empty):
+    granted = [
+        {"role": "team", "member": "dba", "admin": True, "inherit": False, "set": False},
+        {"role": "team", "member": "dba", "admin": False, "inherit": True, "set": True},
+    ]
+    postgres.psql("CREATE ROLE team; CREATE ROLE dba")
+    try:
+        for memberships in (granted, granted[::-1]):
+            with Session(empty) as session:
+                assert create_roles(session, {"memberships": memberships}) == []
+            rows = "SELECT admin_option, inherit_option, set_option FROM pg_auth_members WHERE member = 'dba'::regrole"
+            assert postgres.psql(rows) == "t|t|t"
+            postgres.psql("REVOKE team FROM dba")
+    finally:
+        postgres.psql("DROP ROLE team; DROP ROLE dba")
 
 
 def test_owner_grants_and_settings_of_the_database_come_back(postgres, target):
