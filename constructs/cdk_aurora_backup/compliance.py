@@ -300,5 +300,10 @@ def _root() -> str:
 def _log_group_prefix(functions: BackupFunctions) -> str:
     """How the names of this package's log groups begin: CloudFormation names them after stack and logical id."""
     stack = Stack.of(functions)
-    parts = functions.node.path.removeprefix(stack.node.path).split("/")[:-1]
-    return f"{stack.stack_name}-" + "".join(re.sub(r"[^A-Za-z0-9]", "", part) for part in parts)
+    path = functions.node.path.removeprefix(stack.node.path).split("/")[:-1]
+    # CDK leaves out of a logical id what the name before ends with, and these two.
+    parts: list[str] = []
+    for part in path:
+        if part and part != "Default" and not (parts and parts[-1].endswith(part)):
+            parts.append(part)
+    return f"{stack.stack_name}-" + "".join(re.sub(r"[^A-Za-z0-9]", "", part) for part in parts if part != "Resource")

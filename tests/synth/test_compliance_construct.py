@@ -6,12 +6,16 @@ import json
 import re
 
 import pytest
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
 
 from aurora_backup.compliance_settings import expected
-from aurora_backup.policy import Keep
+from aurora_backup.policy import Keep, RetentionPolicy
 from cdk_aurora_backup import SynthError
-from cdk_aurora_backup.compliance import EvidenceLock
-from tests.synth.synthesis import flat
+from cdk_aurora_backup.compliance import EvidenceLock, _log_group_prefix
+from cdk_aurora_backup.functions import BackupFunctions
+from tests.synth.synthesis import Synthesised, flat, imported_cluster, new_stack
 
 SENTENCE = (
     "I understand that evidence in compliance mode cannot be deleted by anybody for 6 years, and is"
@@ -190,3 +194,14 @@ def test_the_workflow_runs_every_day_and_tells_when_it_is_no_pass(default):
         assert states[name]["TimeoutSeconds"]
         assert states[name]["Retry"]
         assert states[name]["Catch"]
+
+
+@pytest.mark.parametrize("above", ["Clinic", "ClinicBackup", "Backup", "Default", "Resource", "my-app"])
+def test_the_log_groups_are_found_whatever_the_names_above_are(above):
+    stack = new_stack()
+    own = Construct(Construct(stack, above), "Backup")
+    target, key, bucket = imported_cluster(stack), kms.Key(stack, "Key"), s3.Bucket(stack, "Bucket")
+    maker = BackupFunctions(own, "Functions", target=target, policy=RetentionPolicy.hipaa(), bucket=bucket, key=key)
+    maker.add(own, "Dump", "heartbeat", description="Any")
+    (group,) = Synthesised.of(stack).ids("AWS::Logs::LogGroup")
+    assert f"{stack.stack_name}-{group}".startswith(_log_group_prefix(maker))
