@@ -82,7 +82,7 @@ def adopt(
     if not (protection := cluster.get("DeletionProtection")):
         raise AdoptionRefused(
             f"cluster must have DeletionProtection, got {protection!r}. Switch it on first "
-            f"(aws rds modify-db-cluster --deletion-protection --db-cluster-identifier {cluster['DBClusterIdentifier']})"
+            "(aws rds modify-db-cluster --deletion-protection)"
         )
     resource_id = str(cluster["DbClusterResourceId"])
     lineage = tuple(dict.fromkeys(i for one in previous for i in (*known.get(one, ()), one)))

@@ -28,6 +28,10 @@ class FactsError(BackupError):
     """A facts document is malformed or of a version that this code does not know."""
 
 
+class BaselineIncomplete(BackupError):  # noqa: N818  names say what happened, as in errors.py
+    """A baseline was stored, and does not hold every database; the message names each with its cause."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One table. rows: None when it could not be counted. exact: False for the planner's estimate.

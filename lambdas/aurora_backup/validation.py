@@ -316,9 +316,9 @@ def _integrity(name: str, database: Database, expected: Expectation) -> list[Fin
 def permissions(found: Facts, expected: Expectation) -> Check:
     """Compare roles, memberships, owners, grants, default privileges and row-level security with the baselines."""
     findings = _databases(found, expected)
-    rolls = [facts.roles for facts in (expected.before, expected.after) if facts]
-    then, later = (facts.roles if facts else None for facts in (expected.before, expected.after))
-    examined = len(found.roles) if rolls else 0
+    # Roles are read through a database: a baseline that could open none knows no roles.
+    then, later = (f.roles if f and f.databases else None for f in (expected.before, expected.after))
+    examined = 0 if then is later is None else len(found.roles)
     findings += [Finding(v, f"{text} is lost") for v, text in _missing(found.roles, then, later, expected)]
     findings += [Finding(v, f"{text} is new") for v, text in _extra(found.roles, then, later, expected)]
     for name, database in found.databases.items():
@@ -367,9 +367,15 @@ def _databases(found: Facts, expected: Expectation) -> list[Finding]:
     ]
     if not expected.baselines:
         return [*findings, Finding(Verdict.UNKNOWN, "no baseline was found near the recovery point")]
+    unread = {name: why for facts in expected.baselines for name, why in facts.failed.items()}
+    findings += [
+        Finding(Verdict.UNKNOWN, f"{name} is not compared whole, a baseline could not read it: {why}")
+        for name, why in sorted(unread.items())
+    ]
     there = {*found.databases, *found.failed}
-    names = [set(facts.databases) for facts in expected.baselines]
-    certain = names[0].intersection(*names[1:])
+    names = [{*facts.databases, *facts.failed} for facts in expected.baselines]
+    read = {name for facts in expected.baselines for name in facts.databases}
+    certain = names[0].intersection(*names[1:]) & read
     verdict = Verdict.FAIL if expected.certain() else Verdict.UNKNOWN
     return findings + [Finding(verdict, f"database {name} is missing") for name in sorted(certain - there)]
 

@@ -95,6 +95,41 @@ def test_a_missing_database_fails_and_an_unreadable_one_is_unknown():
     assert "app: permission denied" in check(unreadable, "permissions").reason
 
 
+UNREAD = facts(databases={}, roles=(), failed={"app": "QueryFailed: permission denied"})
+
+
+@pytest.mark.parametrize("found", [BASE, facts(databases={})])
+def test_what_no_baseline_could_read_is_unknown_whether_or_not_the_copy_holds_it(found):
+    found = replace(found, databases=dict.fromkeys(found.databases, COPY))
+    result = judge(found=found, before=UNREAD, after=UNREAD)
+    assert result.outcome is Outcome.NOT_PROVED
+    for name in ("record counts", "data integrity", "permissions"):
+        told = check(result, name)
+        assert told.verdict is Verdict.UNKNOWN
+        assert "app is not compared whole, a baseline could not read it: QueryFailed: permission denied" in told.reason
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_what_one_baseline_could_not_read_is_unknown_and_still_has_to_be_there(side):
+    other = replace(UNREAD, databases={"other": SOURCE}, roles=BASE.roles)
+    sides = {"before": facts(databases={"app": SOURCE, "other": SOURCE}), "after": BASE, side: other}
+    sides["after" if side == "before" else "before"] = facts(databases={"app": SOURCE, "other": SOURCE})
+    here = facts(databases={"app": COPY, "other": COPY})
+    assert judge(found=here, **sides).outcome is Outcome.NOT_PROVED
+    gone = judge(found=facts(databases={"other": COPY}), **sides)
+    assert check(gone, "record counts").reason == "database app is missing"
+    assert gone.outcome is Outcome.DAMAGED
+
+
+@given(st.sampled_from(["before", "after", "both"]), st.booleans(), st.booleans())
+def test_a_copy_is_never_called_restored_when_a_baseline_could_not_read_a_database(side, there, other):
+    more = {"other": SOURCE} if other else {}
+    base, unread = facts(databases={"app": SOURCE, **more}), replace(UNREAD, databases=more)
+    found = facts(databases={**({"app": COPY} if there else {}), **({"other": COPY} if other else {})})
+    sides = {name: unread if side in {name, "both"} else base for name in ("before", "after")}
+    assert judge(found=found, **sides).outcome is not Outcome.RESTORED
+
+
 @pytest.mark.parametrize(
     ("beats", "says"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -273,6 +274,47 @@ def test_a_failure_of_any_aws_call_ends_well_or_in_an_alert_and_leaves_nothing(w
         check(workflow, world, before, record, alerted=not for_ever)
         if how == "answer lost":
             assert record["status"] == "SUCCEEDED", (number, world.calls[number], record.get("cause"))
+
+
+def unread(world):
+    """From now on, no reading of the source opens the database app."""
+    read = world.facts
+    failed = {"app": "ConnectionFailed: no"}
+    world.facts = lambda *, restored: (
+        read(restored=True) if restored else replace(read(restored=False), databases={}, roles=(), failed=failed)
+    )
+
+
+def test_a_baseline_without_a_database_is_kept_and_alerts():
+    world = new_world()
+    kept = {key for key in world.objects if "/baselines/" in key}
+    unread(world)
+    record = run("Baselines", world)
+    assert record["status"] == "FAILED"
+    (alert,) = world.published
+    (key,) = {key for key in world.objects if "/baselines/" in key} - kept
+    assert alert["Message"]["step"] == "Take a baseline"
+    assert f"the baseline {key} was stored without app: ConnectionFailed: no" in alert["Message"]["cause"]
+
+
+def test_a_snapshot_on_demand_is_made_all_the_same_and_says_what_its_baseline_lacks():
+    world = new_world()
+    unread(world)
+    assert run("OnDemandSnapshot", world)["status"] == "SUCCEEDED"
+    (told,) = world.published
+    assert "without app: ConnectionFailed: no" in json.dumps(told)
+
+
+@pytest.mark.parametrize("workflow", ["RecoveryTest", "NativeRestoreTest"])
+def test_a_test_whose_baseline_lacks_a_database_goes_on_and_does_not_prove_it(workflow):
+    world = new_world()
+    unread(world)
+    visited = []
+    record = run(workflow, world, on_state=lambda name, _attempt, _when: visited.append(name))
+    assert "Judge" in visited
+    assert record["error"] == "RecoveryTest NOT PROVED"
+    (report,) = [json.loads(body) for key, body in world.objects.items() if "/recovery-tests/" in key]
+    assert "app is not compared whole" in report["checks"][0]["reason"]
 
 
 def test_a_copy_that_is_damaged_fails_the_test_says_so_and_is_removed():
