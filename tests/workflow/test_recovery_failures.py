@@ -330,6 +330,52 @@ def test_a_copy_that_is_damaged_fails_the_test_says_so_and_is_removed():
     assert report["checks"][0]["reason"] == "app.public.patients has 900 rows, expected 1000"
 
 
+def sweep(world, capsys):
+    """One run of the janitor; return what it says, and the metric."""
+    capsys.readouterr()
+    said = invoke_handler(world, "sweep_leftovers", environment_of("sweep_leftovers"), {"now": world.clock.iso()})
+    return said, json.loads(capsys.readouterr().out.splitlines()[-1])["RestoredCopiesLeftOver"]
+
+
+def leftovers():
+    """A world half a day after a recovery test that was killed before it cleaned up; its cluster and its instance."""
+    world = new_world()
+    run("RecoveryTest", world, on_state=failing("Clean up", Killed()))
+    world.clock.advance(13 * 3600)
+    return world, *world.test_copies()
+
+
+def test_a_copy_that_lost_its_tag_is_not_removed_and_counts_as_left_over(capsys):
+    world, cluster, instance = leftovers()
+    for thing in (world.clusters[cluster], world.instances[instance]):
+        thing.described["TagList"] = [t for t in thing.described["TagList"] if t["Key"] != "aurora-backup:purpose"]
+    said, count = sweep(world, capsys)
+    assert (said["left"], said["removed"], count) == ([], [], 1)
+    assert said["problems"][0].startswith(f"{cluster}: RemovalRefused: not deleted: cluster {cluster}: its tag")
+    assert cluster in world.clusters
+
+
+def test_a_copy_that_is_left_and_refused_counts_once(capsys):
+    world, cluster, instance = leftovers()
+    world.clusters[cluster].described["DeletionProtection"] = True
+    said, count = sweep(world, capsys)
+    assert (said["left"], len(said["problems"]), count) == ([cluster, instance], 1, 2)
+
+
+def test_an_instance_of_no_cluster_under_a_name_of_ours_stays_and_does_not_end_the_sweep(capsys):
+    world, cluster, instance = leftovers()
+    del world.instances[instance]
+    world._add_instance(instance, "", {"TagList": []}, ready=True)
+    del world.instances[instance].described["DBClusterIdentifier"]
+    said, count = sweep(world, capsys)
+    assert said["problems"] == [
+        f"{instance}: RemovalRefused: not deleted: instance {instance}: it belongs to no cluster"
+    ]
+    assert (said["left"], count) == ([cluster], 2)
+    assert world.clusters[cluster].status == "deleting"
+    assert not world.named("delete_db_instance")
+
+
 def test_a_native_restore_test_is_answered_and_its_cluster_is_left_to_aws_backup():
     world = new_world()
     run("NativeRestoreTest", world)
