@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SCHEMA = 1
+RECENCY = "the recency query"  # in `Database.unreadable`
+NO_ANSWER = "it answered NULL"
 
 
 class FactsError(BackupError):

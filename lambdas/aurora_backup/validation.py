@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.baseline import Bound, bound, tolerance_of
+from aurora_backup.baseline import NO_ANSWER, RECENCY, Bound, bound, tolerance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -218,6 +218,9 @@ def recent_transactions(found: Facts, expected: Expectation) -> Check:
         if expected.recent_within is not None and database.recency:
             examined += 1
             findings += _recency(name, database.recency, expected.recent_within, expected.moment)
+        elif RECENCY in database.unreadable:
+            examined += 1
+            findings.append(_no_recency(name, database.unreadable[RECENCY], before, after))
     nothing = "there is no heartbeat and no recency query to tell by"
     return _check("recent transactions", findings, examined, _recent(found, expected), nothing)
 
@@ -252,6 +255,12 @@ def _recency(name: str, newest: datetime, within: timedelta, moment: datetime) -
         return []
     text = f"{name}: stale copy: the recency query answers {_seconds(age)} before the recovery point, allowed are"
     return [Finding(Verdict.FAIL, f"{text} {_seconds(within)}")]
+
+
+def _no_recency(name: str, why: str, before: Database | None, after: Database | None) -> Finding:
+    if why == NO_ANSWER and before and before.recency and (after is None or after.recency):
+        return Finding(Verdict.FAIL, f"{name}: {RECENCY} answers NULL, and on the source it answered a time")
+    return Finding(Verdict.UNKNOWN, f"{name}: {RECENCY} could not be read: {why}")
 
 
 def _newest(found: Facts) -> list[datetime]:
@@ -292,6 +301,11 @@ def data_integrity(found: Facts, expected: Expectation) -> Check:
             continue
         checked += database.integrity.checked
         findings += _integrity(name, database, expected)
+    answered = {name for d in found.databases.values() if d.integrity for name in d.integrity.checks}
+    findings += [
+        Finding(Verdict.UNKNOWN, f"{name} was asked for and has no answer: its database was not read")
+        for name in sorted(expected.reasons.keys() - answered)
+    ]
     reason = f"{checked} tables and indexes were read by amcheck, {examined} catalogue entries compared"
     return _check("data integrity", findings, examined, reason)
 

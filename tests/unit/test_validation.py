@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_backup.baseline import Database, Facts, Heartbeat, Integrity, Table
+from aurora_backup.baseline import NO_ANSWER, RECENCY, Database, Facts, Heartbeat, Integrity, Table
 from aurora_backup.validation import Expectation, Outcome, Verdict, validate
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -157,6 +157,35 @@ def test_without_heartbeat_and_without_recency_query_nothing_is_known_of_recent_
     result = judge(replace(COPY, heartbeat=None), before=bare, after=bare)
     assert check(result, "recent transactions").verdict is Verdict.UNKNOWN
     assert result.rpo is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why", "verdict"),
+    [
+        (T0, T0, NO_ANSWER, "FAIL"),
+        (T0, "none", NO_ANSWER, "FAIL"),
+        (T0, None, NO_ANSWER, "UNKNOWN"),  # emptied before the recovery point, or after it
+        (None, T0, NO_ANSWER, "UNKNOWN"),
+        (None, None, NO_ANSWER, "UNKNOWN"),
+        (T0, T0, "QueryFailed: no such table", "UNKNOWN"),
+    ],
+)
+def test_a_recency_query_without_an_answer_is_never_passed_over(before, after, why, verdict):
+    sides = {
+        side: None if answer == "none" else facts(replace(SOURCE, recency=answer))
+        for side, answer in (("before", before), ("after", after))
+    }
+    result = judge(replace(COPY, unreadable={RECENCY: why}), recent_within=MINUTE, **sides)
+    assert verdicts(result)["recent transactions"] == verdict
+    assert "app: the recency query" in check(result, "recent transactions").reason
+
+
+def test_a_check_that_was_asked_for_and_has_no_answer_is_unknown():
+    answered = replace(COPY, integrity=Integrity(checked=2, checks={"orphans": True}))
+    assert judge(answered, reasons={"orphans": "r"}).outcome is Outcome.RESTORED
+    result = judge(answered, reasons={"orphans": "r", "doubles": "r"})
+    assert check(result, "data integrity").verdict is Verdict.UNKNOWN
+    assert check(result, "data integrity").reason.startswith("doubles was asked for and has no answer")
 
 
 def test_what_was_invalid_on_the_source_already_is_not_held_against_the_copy():

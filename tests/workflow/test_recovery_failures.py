@@ -330,6 +330,19 @@ def test_a_copy_that_is_damaged_fails_the_test_says_so_and_is_removed():
     assert report["checks"][0]["reason"] == "app.public.patients has 900 rows, expected 1000"
 
 
+def test_a_test_whose_own_rules_got_no_answer_is_not_proved():
+    asked = {"name": "orphans", "sql": "SELECT 0", "expected": "0", "reason": "r"}
+    rules = {"recency": {"app": "SELECT max(at) FROM visits"}, "checks": {"elsewhere": [asked]}}
+    world, driven = new_world(), machine("RecoveryTest")
+    for _, environment in driven.functions.values():
+        environment["VALIDATION"] = json.dumps(rules)
+    assert driven.run(world, REQUESTS["RecoveryTest"])["error"] == "RecoveryTest NOT PROVED"
+    (report,) = [json.loads(body) for key, body in world.objects.items() if "/recovery-tests/" in key]
+    told = {each["name"]: each["reason"] for each in report["checks"]}
+    assert told["recent transactions"] == "app: the recency query could not be read: it answered NULL"
+    assert "orphans was asked for and has no answer" in told["data integrity"]
+
+
 def sweep(world, capsys):
     """One run of the janitor; return what it says, and the metric."""
     capsys.readouterr()
