@@ -126,7 +126,9 @@ class World:
 
     def production(self) -> dict[str, Any]:
         """Everything about production that must never change."""
-        mine = {name: i.described for name, i in self.instances.items() if i.described["DBClusterIdentifier"] == PROD}
+        mine = {
+            name: i.described for name, i in self.instances.items() if i.described.get("DBClusterIdentifier") == PROD
+        }
         cluster = self.clusters[PROD].described
         return json.loads(json.dumps([cluster, mine, self.clusters[PROD].status], default=str))
 
@@ -265,7 +267,7 @@ class World:
             members = [
                 n
                 for n, i in self.instances.items()
-                if i.described["DBClusterIdentifier"] == described.get("DBClusterIdentifier")
+                if i.described.get("DBClusterIdentifier") == described.get("DBClusterIdentifier")
             ]
             described["DBClusterMembers"] = [
                 {"DBInstanceIdentifier": n, "IsClusterWriter": n == members[0]} for n in members
@@ -280,7 +282,8 @@ class World:
             "DBInstances": [
                 self._view(i, "DBInstanceStatus")
                 for n, i in self.instances.items()
-                if DBInstanceIdentifier in {None, n} and (not wanted or i.described["DBClusterIdentifier"] in wanted)
+                if DBInstanceIdentifier in {None, n}
+                and (not wanted or i.described.get("DBClusterIdentifier") in wanted)
             ]
         }
 
@@ -361,7 +364,7 @@ class World:
         changes.pop("ApplyImmediately")
         if changes.pop("ManageMasterUserPassword", False):
             instances = [
-                i for i in self.instances.values() if i.described["DBClusterIdentifier"] == DBClusterIdentifier
+                i for i in self.instances.values() if i.described.get("DBClusterIdentifier") == DBClusterIdentifier
             ]
             assert instances, "a password cannot be set in a cluster without an instance"
             thing.described["MasterUserSecret"] = {"SecretArn": f"arn:secret:{DBClusterIdentifier}"}
@@ -395,7 +398,7 @@ class World:
         thing = self.clusters[DBClusterIdentifier]
         if thing.described["DeletionProtection"]:
             raise refused("InvalidParameterCombination", "protected", "DeleteDBCluster")
-        alive = [i for i in self.instances.values() if i.described["DBClusterIdentifier"] == DBClusterIdentifier]
+        alive = [i for i in self.instances.values() if i.described.get("DBClusterIdentifier") == DBClusterIdentifier]
         if any(i.status != "deleting" for i in alive) or thing.status != "available":
             raise refused("InvalidDBClusterStateFault", "not now", "DeleteDBCluster")
         thing.status, thing.until = "deleting", self.clock.now + _SLOW

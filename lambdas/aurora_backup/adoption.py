@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurora_backup import tags
 from aurora_backup.errors import BackupError
 from aurora_backup.recovery_store import ADOPTIONS
 
@@ -57,17 +58,32 @@ def adopt(
     *,
     owner: str,
     now: datetime,
+    instances: Sequence[Mapping[str, Any]] = (),
 ) -> Adoption:
     """Adopt a described cluster after its predecessors. known: resource id -> the lineage that it was adopted with.
 
+    instances: the cluster's, described; the janitor looks at each one's own tags.
+
     Raises:
-        AdoptionRefused: no such cluster, one that is not available, or a line that leads back to itself.
+        AdoptionRefused: no such cluster, one that is not available, a temporary copy, one that is not protected from
+            deletion, or a line that leads back to itself.
 
     """
     if cluster is None:
         raise AdoptionRefused("cluster must exist, got none of that name")
     if cluster.get("Status") != "available":
         raise AdoptionRefused(f"cluster must be available, got {cluster.get('Status')!r}")
+    if temporary := [text for each in (cluster, *instances) if (text := _temporary(each))]:
+        raise AdoptionRefused(
+            "cluster must not be a recovery test's copy, which the janitor deletes under whatever name it has now, got "
+            f"{'; '.join(temporary)}. Remove these tags first, from the cluster and from every instance "
+            "(aws rds remove-tags-from-resource)"
+        )
+    if not (protection := cluster.get("DeletionProtection")):
+        raise AdoptionRefused(
+            f"cluster must have DeletionProtection, got {protection!r}. Switch it on first "
+            "(aws rds modify-db-cluster --deletion-protection)"
+        )
     resource_id = str(cluster["DbClusterResourceId"])
     lineage = tuple(dict.fromkeys(i for one in previous for i in (*known.get(one, ()), one)))
     if not lineage or not all(one.startswith("cluster-") for one in lineage):
@@ -82,6 +98,16 @@ def adopt(
         lineage=lineage,
         adopted=now.isoformat(),
     )
+
+
+def _temporary(described: Mapping[str, Any]) -> str | None:
+    """Name a cluster or an instance with the tags by which it would be deleted; None when it has none."""
+    labels = tags.tags_of(described)
+    found = [f"{tags.EXPIRES}={labels[tags.EXPIRES]}"] if tags.EXPIRES in labels else []
+    if labels.get(tags.PURPOSE) == tags.RECOVERY_TEST:
+        found.append(f"{tags.PURPOSE}={tags.RECOVERY_TEST}")
+    kind = "DBInstanceIdentifier" if "DBInstanceIdentifier" in described else "DBClusterIdentifier"
+    return f"{described[kind]} with {' and '.join(found)}" if found else None
 
 
 class Adoptions:

@@ -38,12 +38,14 @@ def run(arguments: argparse.Namespace) -> Answer:
     where = {"endpoint_url": arguments.endpoint_url, "region_name": arguments.region}
     s3 = make_client(endpoint_url=arguments.endpoint_url, region=arguments.region)
     adoptions = Adoptions(Bucket(s3, arguments.bucket, kms_key=arguments.kms_key))
+    rds = Rds(boto3.client("rds", **where))
     made = adopt(
-        Rds(boto3.client("rds", **where)).cluster(arguments.cluster),
+        rds.cluster(arguments.cluster),
         arguments.previous,
         {resource_id: adoptions.lineage(resource_id) for resource_id in arguments.previous},
         owner=arguments.owner,
         now=datetime.now(UTC),
+        instances=rds.instances(arguments.cluster),
     )
     key = adoptions.keep(made)
     lines = f"adopted {made.cluster}; recorded in {key}. Now in your app:\n{made.construct_arguments()}"

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SCHEMA = 1
+RECENCY = "the recency query"  # in `Database.unreadable`
+NO_ANSWER = "it answered NULL"
 
 
 class FactsError(BackupError):
     """A facts document is malformed or of a version that this code does not know."""
+
+
+class BaselineIncomplete(BackupError):  # noqa: N818  names say what happened, as in errors.py
+    """A baseline was stored, and does not hold every database; the message names each with its cause."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,8 @@ def _trial(read: Reader, expected: Expected) -> Found:
         at, tier, name = newest[database]
         if not tier.flag("ok"):
             tally.problems.append(f"the trial restore of {name} failed: {tier.text('detail')}")
+        elif at > read.now + LATE:
+            tally.unknown.append(f"the last trial restore of {database} is from the future: {at:%Y-%m-%d}: {name}")
         elif read.now - at > allowed:
             tally.problems.append(f"the last trial restore of {database} was on {at:%Y-%m-%d}: {name}")
     return tally.conclude(f"a set of each of {len(databases)} databases was restored and compared")

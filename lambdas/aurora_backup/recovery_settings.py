@@ -48,7 +48,7 @@ class Validation:
             raise SettingsError(f"validation.{unknown[0]} is not a setting; there are {', '.join(sorted(_RULES))}")
         minutes = rules.get("recent_within_minutes")
         return cls(
-            tolerances={table: _number(f"tolerances.{table}", v) for table, v in _object(rules, "tolerances").items()},
+            tolerances={table: _share(f"tolerances.{table}", v) for table, v in _object(rules, "tolerances").items()},
             recency={name: _text(f"recency.{name}", sql) for name, sql in _object(rules, "recency").items()},
             recent_within=None if minutes is None else timedelta(minutes=_number("recent_within_minutes", minutes)),
             checks={name: _checks(name, given) for name, given in _object(rules, "checks").items()},
@@ -118,6 +118,12 @@ def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise SettingsError(f"validation.{key} must be a number, zero or more, got {value!r}")
     return float(value)
+
+
+def _share(key: str, value: Any) -> float:
+    if (share := _number(key, value)) > 1:
+        raise SettingsError(f"validation.{key} must be at most 1, a share (0.05 is five per cent), got {value!r}")
+    return share
 
 
 def _text(key: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from aurora_backup.baseline import Bound, bound, tolerance_of
+from aurora_backup.baseline import NO_ANSWER, RECENCY, Bound, bound, tolerance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -218,6 +218,9 @@ def recent_transactions(found: Facts, expected: Expectation) -> Check:
         if expected.recent_within is not None and database.recency:
             examined += 1
             findings += _recency(name, database.recency, expected.recent_within, expected.moment)
+        elif RECENCY in database.unreadable:
+            examined += 1
+            findings.append(_no_recency(name, database.unreadable[RECENCY], before, after))
     nothing = "there is no heartbeat and no recency query to tell by"
     return _check("recent transactions", findings, examined, _recent(found, expected), nothing)
 
@@ -252,6 +255,12 @@ def _recency(name: str, newest: datetime, within: timedelta, moment: datetime) -
         return []
     text = f"{name}: stale copy: the recency query answers {_seconds(age)} before the recovery point, allowed are"
     return [Finding(Verdict.FAIL, f"{text} {_seconds(within)}")]
+
+
+def _no_recency(name: str, why: str, before: Database | None, after: Database | None) -> Finding:
+    if why == NO_ANSWER and before and before.recency and (after is None or after.recency):
+        return Finding(Verdict.FAIL, f"{name}: {RECENCY} answers NULL, and on the source it answered a time")
+    return Finding(Verdict.UNKNOWN, f"{name}: {RECENCY} could not be read: {why}")
 
 
 def _newest(found: Facts) -> list[datetime]:
@@ -292,6 +301,11 @@ def data_integrity(found: Facts, expected: Expectation) -> Check:
             continue
         checked += database.integrity.checked
         findings += _integrity(name, database, expected)
+    answered = {name for d in found.databases.values() if d.integrity for name in d.integrity.checks}
+    findings += [
+        Finding(Verdict.UNKNOWN, f"{name} was asked for and has no answer: its database was not read")
+        for name in sorted(expected.reasons.keys() - answered)
+    ]
     reason = f"{checked} tables and indexes were read by amcheck, {examined} catalogue entries compared"
     return _check("data integrity", findings, examined, reason)
 
@@ -316,9 +330,9 @@ def _integrity(name: str, database: Database, expected: Expectation) -> list[Fin
 def permissions(found: Facts, expected: Expectation) -> Check:
     """Compare roles, memberships, owners, grants, default privileges and row-level security with the baselines."""
     findings = _databases(found, expected)
-    rolls = [facts.roles for facts in (expected.before, expected.after) if facts]
-    then, later = (facts.roles if facts else None for facts in (expected.before, expected.after))
-    examined = len(found.roles) if rolls else 0
+    # Roles are read through a database: a baseline that could open none knows no roles.
+    then, later = (f.roles if f and f.databases else None for f in (expected.before, expected.after))
+    examined = 0 if then is later is None else len(found.roles)
     findings += [Finding(v, f"{text} is lost") for v, text in _missing(found.roles, then, later, expected)]
     findings += [Finding(v, f"{text} is new") for v, text in _extra(found.roles, then, later, expected)]
     for name, database in found.databases.items():
@@ -367,9 +381,15 @@ def _databases(found: Facts, expected: Expectation) -> list[Finding]:
     ]
     if not expected.baselines:
         return [*findings, Finding(Verdict.UNKNOWN, "no baseline was found near the recovery point")]
+    unread = {name: why for facts in expected.baselines for name, why in facts.failed.items()}
+    findings += [
+        Finding(Verdict.UNKNOWN, f"{name} is not compared whole, a baseline could not read it: {why}")
+        for name, why in sorted(unread.items())
+    ]
     there = {*found.databases, *found.failed}
-    names = [set(facts.databases) for facts in expected.baselines]
-    certain = names[0].intersection(*names[1:])
+    names = [{*facts.databases, *facts.failed} for facts in expected.baselines]
+    read = {name for facts in expected.baselines for name in facts.databases}
+    certain = names[0].intersection(*names[1:]) & read
     verdict = Verdict.FAIL if expected.certain() else Verdict.UNKNOWN
     return findings + [Finding(verdict, f"database {name} is missing") for name in sorted(certain - there)]
 

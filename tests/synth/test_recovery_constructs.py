@@ -164,3 +164,5 @@ def test_a_heartbeat_without_an_endpoint_is_refused(monkeypatch):
 def test_a_validation_that_could_not_be_read_is_refused_at_synth():
     with pytest.raises(SynthError, match=r"^Recovery\.validation\.tolerence is not a setting; there are checks, "):
         recovery_stack(validation={"tolerence": {}})
+    with pytest.raises(SynthError, match=r"^Recovery\.validation\.tolerances\.\* must be at most 1, .*, got 5$"):
+        recovery_stack(validation={"tolerances": {"*": 5}})

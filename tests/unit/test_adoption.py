@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aurora_backup import cli
+from aurora_backup import cli, tags
 from aurora_backup.adoption import Adoption, AdoptionRefused, Adoptions, adopt
 from aurora_backup.errors import ObjectExists
+from aurora_backup.ledger import CreationRecord
+from aurora_backup.removal import CLUSTER as CLUSTER_KIND
+from aurora_backup.removal import INSTANCE, Production, refusal
 from tests.recovery_world import PROD_ID, World
 
 NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
@@ -16,7 +19,10 @@ CLUSTER = {
     "DbClusterResourceId": "cluster-NEW",
     "Status": "available",
     "Endpoint": "rescued.example",
+    "DeletionProtection": True,
 }
+PURPOSE = {"Key": "aurora-backup:purpose", "Value": "recovery-test"}
+EXPIRES = {"Key": "aurora-backup:expires", "Value": "2026-11-02T21:00:00+00:00"}
 
 
 def made(previous=("cluster-OLD",), known=None, **changes):
@@ -41,6 +47,13 @@ def test_the_construct_gets_the_resource_id_and_the_lineage():
     ("change", "previous", "says"),
     [
         ({"Status": "creating"}, ["cluster-OLD"], "cluster must be available, got 'creating'"),
+        (
+            {"DeletionProtection": False},
+            ["cluster-OLD"],
+            "must have DeletionProtection, got False. .*modify-db-cluster",
+        ),
+        ({"TagList": [PURPOSE]}, ["cluster-OLD"], "got rescued with aurora-backup:purpose=recovery-test. Remove these"),
+        ({"TagList": [EXPIRES]}, ["cluster-OLD"], "got rescued with aurora-backup:expires=2026-11-02T21"),
         ({}, ["cluster-NEW"], "own resource id"),
         ({}, ["prod"], "begin with 'cluster-'"),
         ({}, [], "begin with 'cluster-'"),
@@ -56,9 +69,43 @@ def test_a_cluster_that_does_not_exist_is_refused():
         adopt(None, ["cluster-OLD"], {}, owner="me", now=NOW)
 
 
+def test_an_instance_that_still_carries_a_tests_tags_is_named():
+    instance = {"DBInstanceIdentifier": "rescued-1", "DBClusterIdentifier": "rescued", "TagList": [EXPIRES, PURPOSE]}
+    with pytest.raises(AdoptionRefused, match=r"rescued-1 with .*expires=.* and .*purpose=recovery-test\. Remove"):
+        adopt(CLUSTER, ["cluster-OLD"], {}, owner="me", now=NOW, instances=[instance])
+
+
+def test_what_a_point_in_time_recovery_made_is_adopted_with_its_tags():
+    assert made(TagList=[{"Key": "aurora-backup:purpose", "Value": "point-in-time-recovery"}]).cluster == "rescued"
+
+
+def test_a_copy_that_loses_the_tags_that_are_named_is_out_of_the_janitors_reach():
+    """Even under the name, the record and without the protection that a test copy has."""
+    execution, owner = {"Key": tags.EXECUTION, "Value": "run"}, {"Key": tags.OWNER, "Value": "me"}
+    nothing = Production(frozenset(), frozenset())
+    for kind, name in ((CLUSTER_KIND, "DBClusterIdentifier"), (INSTANCE, "DBInstanceIdentifier")):
+        record = CreationRecord(kind=kind, identifier="x", owner="me", execution="run", created=NOW)
+        described = {"DBClusterIdentifier": "x", name: "x", "TagList": [execution, owner, PURPOSE, EXPIRES]}
+        assert refusal(kind, described, record, "me", nothing) is None
+        described["TagList"] = [execution, owner]
+        assert "its tag aurora-backup:purpose is None" in refusal(kind, described, record, "me", nothing)
+
+
+def test_the_command_looks_at_the_instances_too(monkeypatch, capsys):
+    world = World()
+    world._add_cluster("rescued", {"DeletionProtection": True}, ready=True)
+    world._add_instance("rescued-1", "rescued", {"TagList": [PURPOSE]}, ready=True)
+    monkeypatch.setattr("boto3.client", world.client)
+    monkeypatch.setattr("aurora_backup.s3._create", world.client)
+    command = ["adopt", "--bucket", "b", "--owner", "me", "--cluster", "rescued", "--previous", PROD_ID]
+    assert cli.main(command) == 1
+    assert "rescued-1 with aurora-backup:purpose=recovery-test" in "".join(capsys.readouterr())
+    assert not world.objects
+
+
 def test_the_command_records_the_adoption_once_and_a_different_one_never_replaces_it(monkeypatch, capsys):
     world = World()
-    world._add_cluster("rescued", {"DbClusterResourceId": "cluster-NEW"}, ready=True)
+    world._add_cluster("rescued", {"DbClusterResourceId": "cluster-NEW", "DeletionProtection": True}, ready=True)
     monkeypatch.setattr("boto3.client", world.client)
     monkeypatch.setattr("aurora_backup.s3._create", world.client)
     command = ["adopt", "--bucket", "b", "--owner", "me", "--cluster", "rescued", "--previous"]

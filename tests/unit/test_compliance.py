@@ -854,3 +854,9 @@ def test_the_reader_refuses_a_value_of_another_type_and_names_it(method, value):
 
 def test_the_key_of_the_healthy_facts_is_the_backup_key():
     assert EXPECTED.key_arn == KEY
+
+
+def test_a_trial_restore_from_the_future_shows_nothing():
+    facts = damage(["sets", 0, "verification", "trial-restore", "at"], iso(NOW + timedelta(days=2)))()
+    (result,) = (r for r in run(facts, SETS).results if r.spec.id == "integrity.trial-restore")
+    assert (result.verdict, "is from the future: 2026-11-25" in result.reason) == (Verdict.UNKNOWN, True)

@@ -71,6 +71,7 @@ def test_what_is_missing_or_malformed_is_named(told, names):
         ({"tolerances": []}, r"^validation\.tolerances must be an object, got \[\]"),
         ({"tolerances": {"a.b": "half"}}, r"validation\.tolerances\.a\.b must be a number, zero or more, got 'half'"),
         ({"tolerances": {"a.b": -1}}, r"validation\.tolerances\.a\.b must be a number, zero or more, got -1"),
+        ({"tolerances": {"*": 5}}, r"^validation\.tolerances\.\* must be at most 1, a share .*, got 5$"),
         ({"recent_within_minutes": True}, r"validation\.recent_within_minutes must be a number, .*got True"),
         ({"recent_within_minutes": float("nan")}, r"validation\.recent_within_minutes must be a number, .*got nan"),
         ({"recency": {"app": ""}}, r"validation\.recency\.app must be text, got ''"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_backup.baseline import Database, Facts, Heartbeat, Integrity, Table
+from aurora_backup.baseline import NO_ANSWER, RECENCY, Database, Facts, Heartbeat, Integrity, Table
 from aurora_backup.validation import Expectation, Outcome, Verdict, validate
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -95,6 +95,41 @@ def test_a_missing_database_fails_and_an_unreadable_one_is_unknown():
     assert "app: permission denied" in check(unreadable, "permissions").reason
 
 
+UNREAD = facts(databases={}, roles=(), failed={"app": "QueryFailed: permission denied"})
+
+
+@pytest.mark.parametrize("found", [BASE, facts(databases={})])
+def test_what_no_baseline_could_read_is_unknown_whether_or_not_the_copy_holds_it(found):
+    found = replace(found, databases=dict.fromkeys(found.databases, COPY))
+    result = judge(found=found, before=UNREAD, after=UNREAD)
+    assert result.outcome is Outcome.NOT_PROVED
+    for name in ("record counts", "data integrity", "permissions"):
+        told = check(result, name)
+        assert told.verdict is Verdict.UNKNOWN
+        assert "app is not compared whole, a baseline could not read it: QueryFailed: permission denied" in told.reason
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_what_one_baseline_could_not_read_is_unknown_and_still_has_to_be_there(side):
+    other = replace(UNREAD, databases={"other": SOURCE}, roles=BASE.roles)
+    sides = {"before": facts(databases={"app": SOURCE, "other": SOURCE}), "after": BASE, side: other}
+    sides["after" if side == "before" else "before"] = facts(databases={"app": SOURCE, "other": SOURCE})
+    here = facts(databases={"app": COPY, "other": COPY})
+    assert judge(found=here, **sides).outcome is Outcome.NOT_PROVED
+    gone = judge(found=facts(databases={"other": COPY}), **sides)
+    assert check(gone, "record counts").reason == "database app is missing"
+    assert gone.outcome is Outcome.DAMAGED
+
+
+@given(st.sampled_from(["before", "after", "both"]), st.booleans(), st.booleans())
+def test_a_copy_is_never_called_restored_when_a_baseline_could_not_read_a_database(side, there, other):
+    more = {"other": SOURCE} if other else {}
+    base, unread = facts(databases={"app": SOURCE, **more}), replace(UNREAD, databases=more)
+    found = facts(databases={**({"app": COPY} if there else {}), **({"other": COPY} if other else {})})
+    sides = {name: unread if side in {name, "both"} else base for name in ("before", "after")}
+    assert judge(found=found, **sides).outcome is not Outcome.RESTORED
+
+
 @pytest.mark.parametrize(
     ("beats", "says"),
     [
@@ -122,6 +157,35 @@ def test_without_heartbeat_and_without_recency_query_nothing_is_known_of_recent_
     result = judge(replace(COPY, heartbeat=None), before=bare, after=bare)
     assert check(result, "recent transactions").verdict is Verdict.UNKNOWN
     assert result.rpo is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why", "verdict"),
+    [
+        (T0, T0, NO_ANSWER, "FAIL"),
+        (T0, "none", NO_ANSWER, "FAIL"),
+        (T0, None, NO_ANSWER, "UNKNOWN"),  # emptied before the recovery point, or after it
+        (None, T0, NO_ANSWER, "UNKNOWN"),
+        (None, None, NO_ANSWER, "UNKNOWN"),
+        (T0, T0, "QueryFailed: no such table", "UNKNOWN"),
+    ],
+)
+def test_a_recency_query_without_an_answer_is_never_passed_over(before, after, why, verdict):
+    sides = {
+        side: None if answer == "none" else facts(replace(SOURCE, recency=answer))
+        for side, answer in (("before", before), ("after", after))
+    }
+    result = judge(replace(COPY, unreadable={RECENCY: why}), recent_within=MINUTE, **sides)
+    assert verdicts(result)["recent transactions"] == verdict
+    assert "app: the recency query" in check(result, "recent transactions").reason
+
+
+def test_a_check_that_was_asked_for_and_has_no_answer_is_unknown():
+    answered = replace(COPY, integrity=Integrity(checked=2, checks={"orphans": True}))
+    assert judge(answered, reasons={"orphans": "r"}).outcome is Outcome.RESTORED
+    result = judge(answered, reasons={"orphans": "r", "doubles": "r"})
+    assert check(result, "data integrity").verdict is Verdict.UNKNOWN
+    assert check(result, "data integrity").reason.startswith("doubles was asked for and has no answer")
 
 
 def test_what_was_invalid_on_the_source_already_is_not_held_against_the_copy():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -275,6 +276,47 @@ def test_a_failure_of_any_aws_call_ends_well_or_in_an_alert_and_leaves_nothing(w
             assert record["status"] == "SUCCEEDED", (number, world.calls[number], record.get("cause"))
 
 
+def unread(world):
+    """From now on, no reading of the source opens the database app."""
+    read = world.facts
+    failed = {"app": "ConnectionFailed: no"}
+    world.facts = lambda *, restored: (
+        read(restored=True) if restored else replace(read(restored=False), databases={}, roles=(), failed=failed)
+    )
+
+
+def test_a_baseline_without_a_database_is_kept_and_alerts():
+    world = new_world()
+    kept = {key for key in world.objects if "/baselines/" in key}
+    unread(world)
+    record = run("Baselines", world)
+    assert record["status"] == "FAILED"
+    (alert,) = world.published
+    (key,) = {key for key in world.objects if "/baselines/" in key} - kept
+    assert alert["Message"]["step"] == "Take a baseline"
+    assert f"the baseline {key} was stored without app: ConnectionFailed: no" in alert["Message"]["cause"]
+
+
+def test_a_snapshot_on_demand_is_made_all_the_same_and_says_what_its_baseline_lacks():
+    world = new_world()
+    unread(world)
+    assert run("OnDemandSnapshot", world)["status"] == "SUCCEEDED"
+    (told,) = world.published
+    assert "without app: ConnectionFailed: no" in json.dumps(told)
+
+
+@pytest.mark.parametrize("workflow", ["RecoveryTest", "NativeRestoreTest"])
+def test_a_test_whose_baseline_lacks_a_database_goes_on_and_does_not_prove_it(workflow):
+    world = new_world()
+    unread(world)
+    visited = []
+    record = run(workflow, world, on_state=lambda name, _attempt, _when: visited.append(name))
+    assert "Judge" in visited
+    assert record["error"] == "RecoveryTest NOT PROVED"
+    (report,) = [json.loads(body) for key, body in world.objects.items() if "/recovery-tests/" in key]
+    assert "app is not compared whole" in report["checks"][0]["reason"]
+
+
 def test_a_copy_that_is_damaged_fails_the_test_says_so_and_is_removed():
     world = new_world()
     world.damaged = True
@@ -286,6 +328,65 @@ def test_a_copy_that_is_damaged_fails_the_test_says_so_and_is_removed():
     report = json.loads(world.objects[key])
     assert report["outcome"] == "DAMAGED"
     assert report["checks"][0]["reason"] == "app.public.patients has 900 rows, expected 1000"
+
+
+def test_a_test_whose_own_rules_got_no_answer_is_not_proved():
+    asked = {"name": "orphans", "sql": "SELECT 0", "expected": "0", "reason": "r"}
+    rules = {"recency": {"app": "SELECT max(at) FROM visits"}, "checks": {"elsewhere": [asked]}}
+    world, driven = new_world(), machine("RecoveryTest")
+    for _, environment in driven.functions.values():
+        environment["VALIDATION"] = json.dumps(rules)
+    assert driven.run(world, REQUESTS["RecoveryTest"])["error"] == "RecoveryTest NOT PROVED"
+    (report,) = [json.loads(body) for key, body in world.objects.items() if "/recovery-tests/" in key]
+    told = {each["name"]: each["reason"] for each in report["checks"]}
+    assert told["recent transactions"] == "app: the recency query could not be read: it answered NULL"
+    assert "orphans was asked for and has no answer" in told["data integrity"]
+
+
+def sweep(world, capsys):
+    """One run of the janitor; return what it says, and the metric."""
+    capsys.readouterr()
+    said = invoke_handler(world, "sweep_leftovers", environment_of("sweep_leftovers"), {"now": world.clock.iso()})
+    return said, json.loads(capsys.readouterr().out.splitlines()[-1])["RestoredCopiesLeftOver"]
+
+
+def leftovers():
+    """A world half a day after a recovery test that was killed before it cleaned up; its cluster and its instance."""
+    world = new_world()
+    run("RecoveryTest", world, on_state=failing("Clean up", Killed()))
+    world.clock.advance(13 * 3600)
+    return world, *world.test_copies()
+
+
+def test_a_copy_that_lost_its_tag_is_not_removed_and_counts_as_left_over(capsys):
+    world, cluster, instance = leftovers()
+    for thing in (world.clusters[cluster], world.instances[instance]):
+        thing.described["TagList"] = [t for t in thing.described["TagList"] if t["Key"] != "aurora-backup:purpose"]
+    said, count = sweep(world, capsys)
+    assert (said["left"], said["removed"], count) == ([], [], 1)
+    assert said["problems"][0].startswith(f"{cluster}: RemovalRefused: not deleted: cluster {cluster}: its tag")
+    assert cluster in world.clusters
+
+
+def test_a_copy_that_is_left_and_refused_counts_once(capsys):
+    world, cluster, instance = leftovers()
+    world.clusters[cluster].described["DeletionProtection"] = True
+    said, count = sweep(world, capsys)
+    assert (said["left"], len(said["problems"]), count) == ([cluster, instance], 1, 2)
+
+
+def test_an_instance_of_no_cluster_under_a_name_of_ours_stays_and_does_not_end_the_sweep(capsys):
+    world, cluster, instance = leftovers()
+    del world.instances[instance]
+    world._add_instance(instance, "", {"TagList": []}, ready=True)
+    del world.instances[instance].described["DBClusterIdentifier"]
+    said, count = sweep(world, capsys)
+    assert said["problems"] == [
+        f"{instance}: RemovalRefused: not deleted: instance {instance}: it belongs to no cluster"
+    ]
+    assert (said["left"], count) == ([cluster], 2)
+    assert world.clusters[cluster].status == "deleting"
+    assert not world.named("delete_db_instance")
 
 
 def test_a_native_restore_test_is_answered_and_its_cluster_is_left_to_aws_backup():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from aurora_backup import deployment
+from aurora_backup.baseline import NO_ANSWER, RECENCY
 from aurora_backup.facts_sql import Questions, read_facts
 from aurora_backup.postgres import Session, discover
 from aurora_backup.recovery_edges import utc_now
@@ -46,4 +47,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         checks=options.validation.checks,
     )
     facts = read_facts(open_session, settings.databases or found, questions)
+    for name, database in facts.databases.items():
+        if name in options.validation.recency and database.recency is None:
+            database.unreadable.setdefault(RECENCY, NO_ANSWER)
     return {"facts": store.keep_facts(plan, facts), "first_query": first_query.isoformat()}

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from aurora_backup import deployment
+from aurora_backup.baseline import BaselineIncomplete
 from aurora_backup.errors import ConnectionFailed, SettingsError
 from aurora_backup.facts_sql import Questions, read_facts
 from aurora_backup.postgres import Session, discover
@@ -17,7 +18,13 @@ _MARGIN = 20.0  # seconds kept for writing the answer
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Read every database through `event["database_endpoint"]` (`{host, port}`); return `{baseline, failed}`."""
+    """Read every database through `event["database_endpoint"]` (`{host, port}`); return `{baseline}`, its key.
+
+    Raises:
+        BaselineIncomplete: the baseline is stored, and a database could not be read. Trying again is not worth its
+            time: the next one is taken soon enough.
+
+    """
     settings = Settings.from_environment()
     options = RecoverySettings.from_environment()
     if not settings.cluster_resource_id:
@@ -36,5 +43,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     left = context.get_remaining_time_in_millis() / 1000 - _MARGIN
     questions = Questions(clock=time.monotonic, deadline=time.monotonic() + left, recency=options.validation.recency)
     facts = read_facts(open_session, names, questions)
-    store = RecoveryStore(deployment.bucket(settings))
-    return {"baseline": store.keep_baseline(settings.cluster_resource_id, facts), "failed": facts.failed}
+    key = RecoveryStore(deployment.bucket(settings)).keep_baseline(settings.cluster_resource_id, facts)
+    if facts.failed:
+        causes = "; ".join(f"{name}: {why}" for name, why in sorted(facts.failed.items()))
+        raise BaselineIncomplete(f"the baseline {key} was stored without {causes}")
+    return {"baseline": key}
