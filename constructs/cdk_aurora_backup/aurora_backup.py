@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from aws_cdk import Annotations, RemovalPolicy
+from aws_cdk import Annotations, RemovalPolicy, Stack
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -57,7 +58,8 @@ class AuroraBackup(Construct):
     create_endpoints: make the VPC endpoints that those functions call. Default: True.
     policy: Default: `RetentionPolicy.hipaa()`.
     alert_emails, topic: who hears of failures. Default: a topic without subscribers, with a warning.
-    key, bucket, vault, clients, architecture: what the caller already has. Default: each is made.
+    key, bucket, vault, clients, architecture: what the caller already has. Default: each is made; the key is the
+        bucket's, where a bucket of this app is given.
     break_glass: the only roles that may delete the key and the vault's content. Default: the account's root user.
     vault_name: of the vault that is made. Default: from the stack's name and the construct's path.
     vault_lock: of the vault that is made. Default: governance mode, bounds from the policy. None locks nothing.
@@ -133,9 +135,11 @@ class AuroraBackup(Construct):
         kept = removal_policy is not RemovalPolicy.DESTROY
 
         self._target, self._policy = target, policy
+        key = key or (bucket.encryption_key if bucket else None)
         self._key = (
             key or BackupKey(self, "Key", break_glass=break_glass, protected=kept, removal_policy=removal_policy).key
         )
+        _check_bucket_key(self, bucket, self._key)
         allow_services(self, self._key)
         self._bucket = (
             bucket or BackupBucket(self, "Storage", key=self._key, policy=policy, removal_policy=removal_policy).bucket
@@ -368,3 +372,14 @@ class AuroraBackup(Construct):
             notes.add_warning_v2(
                 "cdk-aurora-backup:no-subscriber", "Nobody hears of a failed backup: set alert_emails or topic."
             )
+
+
+def _check_bucket_key(scope: Construct, bucket: s3.IBucket | None, key: kms.IKey) -> None:
+    """Refuse a bucket of this app under another key: its policy may refuse every object that is put under ours."""
+    own = bucket.encryption_key if bucket else None
+    arns = [json.dumps(Stack.of(scope).resolve(each.key_arn)) for each in (own, key) if each]
+    if len(set(arns)) > 1:
+        raise SynthError(
+            f"AuroraBackup.key must be the key of the bucket that is given, {arns[0]}, got {arns[1]}: "
+            "leave it out to take the bucket's"
+        )

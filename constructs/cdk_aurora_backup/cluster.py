@@ -42,6 +42,17 @@ class ClusterDetails:
 
     def __post_init__(self) -> None:
         check_identifier("ClusterDetails.cluster identifier", self.cluster.cluster_identifier)
+        identifier = self.cluster.cluster_identifier
+        if known(identifier) and identifier != identifier.lower():
+            raise SynthError(
+                f"ClusterDetails.cluster identifier must be in lower case, as RDS keeps it, got {identifier!r}: ARNs "
+                "and events have it so, and would not match"
+            )
+        if not self.cluster.connections.security_groups:
+            raise SynthError(
+                f"ClusterDetails.cluster {self.cluster.node.path} must have security_groups, got none: no way to it "
+                "could be opened"
+            )
         engine = self.cluster.engine
         if engine and engine.engine_type != "aurora-postgresql":
             raise SynthError(

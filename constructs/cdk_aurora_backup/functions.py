@@ -212,6 +212,10 @@ class BackupFunctions(Construct):
                 "BackupFunctions.reserved_concurrency must be 1 or more, or None for the account's pool, "
                 f"got {reserved_concurrency}: with less, no function would run"
             )
+        if ":alias/" in key.key_arn:
+            raise SynthError(
+                f"BackupFunctions.key must be a key and not an alias, whose ARN no policy can name, got {key.key_arn!r}"
+            )
         if database_auth not in (None, "iam", "secret"):
             raise SynthError(f"BackupFunctions.database_auth must be 'iam' or 'secret', got {database_auth!r}")
         if clients is None:
@@ -446,7 +450,9 @@ class BackupFunctions(Construct):
         """What logging in to PostgreSQL needs."""
         secret = self.target.secret
         if secret and (database_auth or self._auth) == "secret":
-            read = [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [secret.secret_arn])]
+            # One imported by its name has six characters more, which only Secrets Manager knows.
+            arn = secret.secret_full_arn or f"{secret.secret_arn}-??????"
+            read = [statement("ReadSecret", ["secretsmanager:GetSecretValue"], [arn])]
             if (key := secret.encryption_key) and key is not self.key:
                 read.append(statement("DecryptSecret", ["kms:Decrypt"], [key.key_arn]))
             return read

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
-from typing import Any, Self, cast, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from aurora_backup.schedule import Schedule, ScheduleError, require_utc
 
@@ -28,6 +28,9 @@ _WINDOW_MINUTES = 30  # RDS: a window is at least 30 minutes
 _WEEK = 7 * 24 * 60
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _IA_DAYS = 30  # S3: an object is 30 days old before it moves to STANDARD_IA, and stays there 30
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class PolicyError(ValueError):
@@ -69,6 +72,19 @@ def _known(name: str, value: object) -> None:
         raise PolicyError(
             f"{name} must be known at synth, because everything is derived from it; got the CDK token {value!r}"
         )
+
+
+def _of_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise PolicyError(f"{name} must be a {kind.__name__}, got {value!r}")
+
+
+def _choice(name: str, value: Any, choices: type[_Choice]) -> _Choice:
+    """The member for a member or its text: the rules compare members."""
+    try:
+        return choices(value)
+    except ValueError:
+        raise PolicyError(f"{name} must be one of {', '.join(choices)}, got {value!r}") from None
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
@@ -227,7 +243,9 @@ class SnapshotTier:
 
     def __post_init__(self) -> None:
         _schedule("schedule", self.schedule)
+        _of_type("keep", self.keep, Keep)
         _whole("minimum_copies", self.minimum_copies, 0, 1000)
+        object.__setattr__(self, "store", _choice("store", self.store, MonthlyStore))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +260,8 @@ class LogicalTier:
 
     def __post_init__(self) -> None:
         _schedule("logical.schedule", self.schedule)
+        _of_type("logical.keep", self.keep, Keep)
+        _of_type("logical.compression", self.compression, str)
         _whole("logical.minimum_copies", self.minimum_copies, 0, 1000)
         if not re.fullmatch(r"zstd:([1-9]|1\d)", self.compression):
             raise PolicyError(f"logical.compression must read zstd:1 to zstd:19, got {self.compression!r}")
@@ -281,6 +301,7 @@ class Transition:
 
     def __post_init__(self) -> None:
         _whole("transition.days", self.days, 0, _MAX_DAYS)
+        object.__setattr__(self, "storage_class", _choice("transition.storage_class", self.storage_class, StorageClass))
         if self.storage_class is StorageClass.STANDARD_IA and self.days < _IA_DAYS:
             raise PolicyError(f"transition.days must be {_IA_DAYS} or more for STANDARD_IA, got {self.days}")
 
@@ -396,7 +417,9 @@ class DumpSchedule:
 class RetentionPolicy:
     """What is backed up, when, and how long it is kept. Immutable: `with_changes` makes another.
 
-    A tier that is None is not made. `RetentionPolicy.hipaa()` is the strategy document's policy.
+    A tier that is None is not made; dump sets that it left expire after that tier's default (90 days for logical) or
+    with the evidence (monthly), also those that it had promised longer. `RetentionPolicy.hipaa()` is the strategy
+    document's policy.
     """
 
     automated: AutomatedTier = field(default_factory=AutomatedTier)
@@ -410,6 +433,19 @@ class RetentionPolicy:
     recovery_testing: RecoveryTesting = field(default_factory=RecoveryTesting)
 
     def __post_init__(self) -> None:
+        for name, kind, optional in (
+            ("automated", AutomatedTier, False),
+            ("weekly", SnapshotTier, True),
+            ("monthly", SnapshotTier, True),
+            ("logical", LogicalTier, True),
+            ("on_demand", OnDemandTier, False),
+            ("archive", Archive, False),
+            ("evidence_keep", Keep, False),
+            ("sweep", Sweep, False),
+            ("recovery_testing", RecoveryTesting, False),
+        ):
+            if not (optional and getattr(self, name) is None):
+                _of_type(name, getattr(self, name), kind)
         if self.weekly and self.weekly.store is not MonthlyStore.SNAPSHOTS:
             raise PolicyError(
                 f"weekly.store must be 'snapshots': only the monthly tier has a choice, got {self.weekly.store!r}"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
 
 from aurora_backup import settings
 from aurora_backup.policy import AutomatedTier, PolicyError
@@ -185,6 +187,54 @@ def test_an_environment_that_lambda_would_not_take_is_refused_and_what_is_unknow
     with pytest.raises(RuntimeError, match=r"environment of Mine/TooLong must be .* 4096 bytes.*: TOLD 4004, ") as said:
         Synthesised.of(stack)
     assert "Mine/Fits" not in str(said.value)
+
+
+def test_a_cluster_that_nothing_would_match_or_reach_is_refused():
+    stack = new_stack()
+    with pytest.raises(SynthError, match="must be in lower case, as RDS keeps it, got 'Clinic-Prod'"):
+        ClusterDetails(cluster=imported(stack, "Upper", "Clinic-Prod"), resource_id="cluster-ABC")
+    alone = rds.DatabaseCluster.from_database_cluster_attributes(stack, "Alone", cluster_identifier="alone", port=5432)
+    with pytest.raises(SynthError, match="Mine/Alone must have security_groups, got none"):
+        ClusterDetails(cluster=alone, resource_id="cluster-ABC")
+
+
+def imported(stack, construct_id, identifier):
+    group = ec2.SecurityGroup.from_security_group_id(stack, f"{construct_id}Group", "sg-0123456789abcdef0")
+    return rds.DatabaseCluster.from_database_cluster_attributes(
+        stack, construct_id, cluster_identifier=identifier, port=5432, security_groups=[group]
+    )
+
+
+def test_a_key_by_its_alias_is_refused_and_a_secret_by_its_name_can_be_read():
+    stack = new_stack()
+    with pytest.raises(SynthError, match="key must be a key and not an alias"):
+        BackupFunctions(
+            stack, "Aliased", target=imported_cluster(stack), policy=HIPAA, bucket=s3.Bucket(stack, "Bucket"),
+            key=kms.Alias.from_alias_name(stack, "Alias", "alias/clinic"),
+        )  # fmt: skip
+    secret = secretsmanager.Secret.from_secret_name_v2(stack, "Secret", "clinic")
+    maker = functions(stack)
+    maker.target = imported_cluster(stack, "Named", secret=secret)
+    (read,) = maker.database_statements("secret")
+    assert str(stack.resolve(read.resources[0])).count("secret:clinic-??????") == 1
+
+
+def test_a_bucket_of_the_app_brings_its_key_and_no_other_is_taken_beside_it():
+    stack = new_stack()
+    mine = kms.Key(stack, "Mine")
+    bucket = s3.Bucket(stack, "Bucket", encryption=s3.BucketEncryption.KMS, encryption_key=mine)
+    found = backed_up(stack, bucket=bucket)
+    assert stack.resolve(found.key.key_arn) == stack.resolve(mine.key_arn)
+    with pytest.raises(SynthError, match=r"AuroraBackup\.key must be the key of the bucket that is given, .*Mine"):
+        backed_up(
+            stack,
+            "Other",
+            bucket=bucket,
+            key=kms.Key(stack, "Theirs"),
+            vpc=some_vpc(stack, "Vpc2"),
+            cluster=imported_cluster(stack, "Second"),
+            clients=some_clients(stack, "C2"),
+        )
 
 
 def test_a_server_newer_than_the_clients_is_refused_unless_clients_are_brought(stack):

@@ -408,3 +408,30 @@ def test_the_policy_is_importable_without_cdk_or_boto3():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("6 years", 0), done.stderr
+
+
+def test_a_choice_may_be_given_as_text_and_means_the_same():
+    text = SnapshotTier(schedule="cron(0 1 1 * ? *)", keep=Keep.for_years(6), store="sets")
+    policy = RetentionPolicy(monthly=text, logical=LogicalTier())
+    assert policy.snapshot_rules() == []
+    assert RetentionPolicy.from_json(policy.to_json()) == policy
+    with pytest.raises(PolicyError, match="30 or more for STANDARD_IA, got 10"):
+        Transition(10, "STANDARD_IA")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: SnapshotTier(schedule="cron(0 1 1 * ? *)", keep=35), "keep must be a Keep, got 35"),
+        (lambda: RetentionPolicy(weekly="x"), "weekly must be a SnapshotTier, got 'x'"),
+        (lambda: RetentionPolicy(sweep=None), "sweep must be a Sweep, got None"),
+        (lambda: LogicalTier(compression=5), "logical.compression must be a str, got 5"),
+        (
+            lambda: SnapshotTier(schedule="cron(0 1 1 * ? *)", keep=Keep.for_days(9), store="tape"),
+            "store must be one of snapshots, sets, both, got 'tape'",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(make, said):
+    with pytest.raises(PolicyError, match=said):
+        make()
