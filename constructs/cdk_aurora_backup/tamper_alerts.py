@@ -46,15 +46,18 @@ _S3 = (
     "DeleteBucketEncryption",
     "DeleteBucketLifecycle",
     "DeleteBucketPolicy",
+    "DeleteBucketPublicAccessBlock",
     "DeleteBucketReplication",
     "PutBucketEncryption",
     "PutBucketLifecycle",
+    "PutBucketLogging",
     "PutBucketObjectLockConfiguration",
     "PutBucketPolicy",
+    "PutBucketPublicAccessBlock",
     "PutBucketReplication",
     "PutBucketVersioning",
 )
-_EVENTS = ("DeleteRule", "DisableRule", "PutRule", "RemoveTargets")
+_EVENTS = ("DeleteRule", "DisableRule", "PutRule", "PutTargets", "RemoveTargets")
 _ALARMS = ("DeleteAlarms", "DisableAlarmActions", "PutMetricAlarm")
 _LAMBDA = (
     "DeleteFunction20150331",
@@ -64,7 +67,14 @@ _LAMBDA = (
 )
 _WORKFLOWS = ("DeleteStateMachine", "UpdateStateMachine")
 _SCHEDULES = ("DeleteSchedule", "UpdateSchedule")
-_TOPICS = ("DeleteTopic", "RemovePermission", "SetTopicAttributes", "Unsubscribe")
+_TOPICS = (
+    "DeleteTopic",
+    "PutDataProtectionPolicy",
+    "RemovePermission",
+    "SetSubscriptionAttributes",
+    "SetTopicAttributes",
+    "Unsubscribe",
+)
 _TRAILS = ("DeleteTrail", "PutEventSelectors", "StopLogging", "UpdateTrail")
 _ROLES = (
     "AttachRolePolicy",
