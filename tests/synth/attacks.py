@@ -156,6 +156,11 @@ def targets(app: App) -> dict[str, Target]:
         ),
         "role": Target(main.arn(role), account, names={"roleName": main.name(role)}),
         "plan": Target(main.arn(plan), account),
+        "change-set": Target(
+            f"arn:aws:cloudformation:{region}:{account}:stack/{main.stack}/1f8c0ab2",
+            account,
+            names={"changeSetName": f"arn:aws:cloudformation:{region}:{account}:changeSet/quiet/1f8c0ab2"},
+        ),
         "trail": Target(f"arn:aws:cloudtrail:{region}:{account}:trail/all", account, names={"name": "all"}),
         "account": Target("*", account),
     }
