@@ -237,7 +237,7 @@ def _simulation(
             "principal": principal,
             "action": attack["action"],
             "resource": {"resource": target.arn, "accountId": target.account},
-            "contextVariables": {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3"},
+            "contextVariables": {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", **attack.get("context", {})},
         },
         "identityPolicies": [{"name": "administrator", "policy": ADMINISTRATOR}],
         "serviceControlPolicies": [],
