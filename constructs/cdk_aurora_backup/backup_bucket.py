@@ -29,7 +29,8 @@ _FOREVER = ("ledger/", "registers/")  # without a creation record nothing is del
 class BackupBucket(Construct):
     """A versioned, TLS-only, customer-key bucket whose lifecycle is the policy's, with access logs.
 
-    key: encrypts every object; puts that name another key or another kind of encryption are refused.
+    key: encrypts every object; puts that name another key or another kind of encryption, name KMS and no key, or bring
+        a key of their own (SSE-C) are refused.
     policy: gives the lifecycle of the four prefixes.
     lifecycle: rules of the caller's own for other prefixes, checked as S3 would. Default: none.
     object_lock: True switches S3 Object Lock on, which cannot be done later; legal holds and evidence locks need it.
@@ -156,12 +157,17 @@ class BackupBucket(Construct):
         )
 
     def _refuse_other_encryption(self, key: kms.IKey) -> None:
-        # Only where the header is sent: a put without it gets the bucket's default, which is this key.
-        rules = {
-            "DenyOtherEncryption": ("s3:x-amz-server-side-encryption", "aws:kms"),
-            "DenyOtherKeys": ("s3:x-amz-server-side-encryption-aws-kms-key-id", key.key_arn),
+        # Only where a header is sent: a put without any gets the bucket's default, which is this key. One that says
+        # aws:kms and names no key would get the account's aws/s3, by S3's documentation of PutObject.
+        kind = "s3:x-amz-server-side-encryption"
+        named, brought = f"{kind}-aws-kms-key-id", f"{kind}-customer-algorithm"
+        rules: dict[str, dict[str, dict[str, str]]] = {
+            "DenyOtherEncryption": {"StringNotEquals": {kind: "aws:kms"}, "Null": {kind: "false"}},
+            "DenyOtherKeys": {"StringNotEquals": {named: key.key_arn}, "Null": {named: "false"}},
+            "DenyUnnamedKey": {"Null": {kind: "false", named: "true"}},
+            "DenyBroughtKeys": {"Null": {brought: "false"}},
         }
-        for sid, (header, wanted) in rules.items():
+        for sid, conditions in rules.items():
             self._bucket.add_to_resource_policy(
                 iam.PolicyStatement(
                     sid=sid,
@@ -169,7 +175,7 @@ class BackupBucket(Construct):
                     principals=[iam.AnyPrincipal()],
                     actions=["s3:PutObject"],
                     resources=[self._bucket.arn_for_objects("*")],
-                    conditions={"StringNotEquals": {header: wanted}, "Null": {header: "false"}},
+                    conditions=conditions,
                 )
             )
 

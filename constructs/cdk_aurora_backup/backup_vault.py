@@ -27,7 +27,8 @@ _NAME_LENGTH = 50
 _NAME = re.compile(rf"[a-zA-Z0-9_-]{{2,{_NAME_LENGTH}}}")
 
 # A vault's policy takes no wildcard in an action. PutBackupVaultLockConfiguration and PutBackupVaultNotifications are
-# left out on purpose: CloudFormation puts both after this policy when it makes the vault.
+# left out on purpose: CloudFormation puts both after this policy when it makes the vault. A lock with cooling-off days,
+# which is a compliance lock, is denied by itself where none was asked for.
 PROTECTED_ACTIONS = (
     "backup:DeleteBackupVault",
     "backup:DeleteBackupVaultAccessPolicy",
@@ -155,7 +156,9 @@ def default_vault_name(scope: Construct) -> str:
 class BackupVault(Construct):
     """A vault under a customer key, locked, whose policy denies deletion and policy changes outside break-glass.
 
-    The policy stands in the way of everybody, CloudFormation too: once it is there, only break-glass changes it.
+    The policy stands in the way of everybody, CloudFormation too: once it is there, only break-glass changes it. Unless
+    the lock is a compliance lock, it also denies everybody, break-glass too, to make it one, which nobody could undo:
+    whoever wants to later changes the policy first.
 
     rules: days kept, by name, of the rules that write here; the lock's bounds are checked against each.
     lock: Default: governance mode, bounds from the rules. None locks nothing.
@@ -196,6 +199,8 @@ class BackupVault(Construct):
         statements = (
             [deny_outside("DenyDeletionOutsideBreakGlass", PROTECTED_ACTIONS, break_glass)] if protected else []
         )
+        if protected and (lock is None or lock.cooling_off_days is None):
+            statements.append(_deny_compliance_lock())
         if copies_from:
             statements.append(allow_copies(copies_from))
         if topic:
@@ -295,6 +300,18 @@ class AirGappedVault(Construct):
     def bounds(self) -> tuple[int, int]:
         """The least and the most days that a recovery point can be kept here."""
         return self._bounds
+
+
+def _deny_compliance_lock() -> iam.PolicyStatement:
+    """Deny a lock with cooling-off days to everybody: one call of it locks a governance vault for ever."""
+    return iam.PolicyStatement(
+        sid="DenyComplianceLock",
+        effect=iam.Effect.DENY,
+        principals=[iam.AnyPrincipal()],
+        actions=["backup:PutBackupVaultLockConfiguration"],
+        resources=["*"],
+        conditions={"Null": {"backup:ChangeableForDays": "false"}},
+    )
 
 
 def air_gapped_acknowledgement(name: str, min_days: int, max_days: int) -> str:

@@ -14,13 +14,12 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from cdk_aurora_backup.assets import code_directory, postgres_directory
-from cdk_aurora_backup.permissions import ServiceRole, acknowledge, statement, use_key
+from cdk_aurora_backup.permissions import ServiceRole, Statement, acknowledge, statement, use_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cdk_aurora_backup.functions import BackupFunctions, DatabaseNetwork
-    from cdk_aurora_backup.permissions import Statement
 
 _LIMIT = Duration.hours(8)  # CodeBuild's own
 _COMMANDS = (
@@ -134,11 +133,22 @@ class LongRunningDump(Construct):
 
     @staticmethod
     def start_statements(project: codebuild.IProject) -> list[Statement]:
-        """What a state machine needs to start a build and wait for it."""
+        """What a state machine needs to start a build and wait for it.
+
+        It may not bring commands of its own, which would run with the database's password: CodeBuild's condition key
+        tells whether a call carries `buildspecOverride`, and nothing of what is in it.
+        """
         rule = f"arn:{Aws.PARTITION}:events:{Aws.REGION}:{Aws.ACCOUNT_ID}:rule/StepFunctionsGetEventForCodeBuildRule"
         builds = ["codebuild:StartBuild", "codebuild:StopBuild", "codebuild:BatchGetBuilds"]
         return [
             statement("RunBuild", builds, [project.project_arn]),
+            Statement(
+                sid="RunNoOtherCommands",
+                actions=["codebuild:StartBuild"],
+                resources=[project.project_arn],
+                conditions={"Null": {"codebuild:source.buildspec": "false"}},
+                deny=True,
+            ),
             statement("WaitForBuild", ["events:PutTargets", "events:PutRule", "events:DescribeRule"], [rule]),
         ]
 

@@ -46,15 +46,18 @@ _S3 = (
     "DeleteBucketEncryption",
     "DeleteBucketLifecycle",
     "DeleteBucketPolicy",
+    "DeleteBucketPublicAccessBlock",
     "DeleteBucketReplication",
     "PutBucketEncryption",
     "PutBucketLifecycle",
+    "PutBucketLogging",
     "PutBucketObjectLockConfiguration",
     "PutBucketPolicy",
+    "PutBucketPublicAccessBlock",
     "PutBucketReplication",
     "PutBucketVersioning",
 )
-_EVENTS = ("DeleteRule", "DisableRule", "PutRule", "RemoveTargets")
+_EVENTS = ("DeleteRule", "DisableRule", "PutRule", "PutTargets", "RemoveTargets")
 _ALARMS = ("DeleteAlarms", "DisableAlarmActions", "PutMetricAlarm")
 _LAMBDA = (
     "DeleteFunction20150331",
@@ -64,7 +67,14 @@ _LAMBDA = (
 )
 _WORKFLOWS = ("DeleteStateMachine", "UpdateStateMachine")
 _SCHEDULES = ("DeleteSchedule", "UpdateSchedule")
-_TOPICS = ("DeleteTopic", "RemovePermission", "SetTopicAttributes", "Unsubscribe")
+_TOPICS = (
+    "DeleteTopic",
+    "PutDataProtectionPolicy",
+    "RemovePermission",
+    "SetSubscriptionAttributes",
+    "SetTopicAttributes",
+    "Unsubscribe",
+)
 _TRAILS = ("DeleteTrail", "PutEventSelectors", "StopLogging", "UpdateTrail")
 _ROLES = (
     "AttachRolePolicy",
@@ -91,10 +101,12 @@ class TamperAlerts(Construct):
     """EventBridge rules over CloudTrail's management events, one for each service, that feed the alert topic.
 
     They need a CloudTrail trail that records management events. Calls that CloudFormation makes are left out, and the
-    deployment itself is told instead. Two rules watch the rules, so that deleting either is told by the other; whoever
-    deletes both before the first event arrives is heard once. Deleting an object version is a data event: it is not
-    among them. IAM tells of its calls in one Region of the partition only (us-east-1, us-gov-west-1, cn-north-1): in
-    any other, `RoleCalls` hears nothing until a rule there sends `aws.iam` on to this Region's event bus.
+    deployment itself is told instead; a change set that is executed by its ARN names no stack, so that one of any stack
+    is told. What another stack does to these resources is not. Two rules watch the rules, so that deleting either is
+    told by the other; whoever deletes both before the first event arrives is heard once. Deleting an object version is
+    a data event: it is not among them. IAM tells of its calls in one Region of the partition only (us-east-1,
+    us-gov-west-1, cn-north-1): in any other, `RoleCalls` hears nothing until a rule there sends `aws.iam` on to this
+    Region's event bus.
 
     Rules, functions and roles are known by how their names begin, so that another stack whose name begins with the same
     24 characters is told of too. Workflows and schedules are known by their ARNs and names: make this construct last,
@@ -146,9 +158,8 @@ class TamperAlerts(Construct):
         self._tell("RoleCalls", "iam", "a role of the backups, or the break-glass role", _ROLES, by_role)
         self._tell("TopicCalls", "sns", "where alerts go", _TOPICS)
         self._tell("TrailCalls", "cloudtrail", "the record of calls that these alerts rest on", _TRAILS)
-        self._tell(
-            "StackCalls", "cloudformation", "the backup stack", _STACKS, {"stackName": [{"wildcard": f"*{stack}*"}]}
-        )
+        by_stack = {"$or": [{"stackName": [{"wildcard": f"*{stack}*"}]}, {"changeSetName": [{"prefix": "arn:"}]}]}
+        self._tell("StackCalls", "cloudformation", "the backup stack", _STACKS, by_stack)
 
     def _tell(
         self,

@@ -15,6 +15,7 @@ from cdk_aurora_backup import (
     SynthError,
     Transition,
 )
+from tests.synth import attacks, hardened
 from tests.synth.synthesis import CDKS_OWN, Synthesised, new_stack
 
 
@@ -70,6 +71,45 @@ def test_a_put_that_names_another_encryption_or_key_is_denied_and_one_that_names
     (key,) = bucket.ids("AWS::KMS::Key")
     assert (denial["Effect"], denial["Action"]) == ("Deny", "s3:PutObject")
     assert denial["Condition"] == {"StringNotEquals": {header: wanted or f"<{key}.Arn>"}, "Null": {header: "false"}}
+
+
+HEADER = "s3:x-amz-server-side-encryption"
+PUTS = {  # what a put says of its encryption, and whether the bucket takes it
+    "nothing": ({}, "Allowed"),
+    "this key": ({HEADER: "aws:kms", f"{HEADER}-aws-kms-key-id": "<key>"}, "Allowed"),
+    "S3's own": ({HEADER: "AES256"}, "ExplicitlyDenied"),
+    "another key": ({HEADER: "aws:kms", f"{HEADER}-aws-kms-key-id": "other"}, "ExplicitlyDenied"),
+    "KMS, and no key": ({HEADER: "aws:kms"}, "ExplicitlyDenied"),
+    "a key that it brings": ({f"{HEADER}-customer-algorithm": "AES256"}, "ExplicitlyDenied"),
+}
+
+
+def test_what_an_engine_makes_of_each_way_to_encrypt_a_put():
+    app = hardened.synthesised("default").protected
+    found = attacks.targets(hardened.synthesised("default"))
+    target, key = found["object"], found["key"].arn
+    asked = [
+        {
+            "id": name,
+            "request": {
+                "principal": f"arn:aws:iam::{app.account}:role/writer",
+                "action": "s3:PutObject",
+                "resource": {"resource": target.arn, "accountId": app.account},
+                "contextVariables": {
+                    "aws:SecureTransport": "true",
+                    "s3:TlsVersion": "1.3",
+                    **{header: key if value == "<key>" else value for header, value in headers.items()},
+                },
+            },
+            "identityPolicies": [{"name": "administrator", "policy": attacks.ADMINISTRATOR}],
+            "serviceControlPolicies": [],
+            "resourceControlPolicies": [],
+            "resourcePolicy": target.policy,
+        }
+        for name, (headers, _) in PUTS.items()
+    ]
+    decided = {name: answer["decision"] for name, answer in attacks.evaluate(asked).items()}
+    assert decided == {name: wanted for name, (_, wanted) in PUTS.items()}
 
 
 def test_access_is_logged_to_a_bucket_that_s3_can_write_to(bucket):

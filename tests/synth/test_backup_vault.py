@@ -28,6 +28,10 @@ def vaulted(stack=None, **options):
     return Synthesised.of(stack).one("AWS::Backup::BackupVault")
 
 
+def denials(vault):
+    return {stmt["Sid"]: stmt for stmt in vault["AccessPolicy"]["Statement"] if stmt["Effect"] == "Deny"}
+
+
 def test_the_default_is_a_governance_lock_with_bounds_from_the_rules():
     assert vaulted()["LockConfiguration"] == {"MinRetentionDays": 180, "MaxRetentionDays": 2192}
 
@@ -72,10 +76,23 @@ def test_a_rule_outside_the_lock_is_refused_because_each_of_its_jobs_would_fail(
 def test_the_policy_denies_deletion_and_policy_changes_to_all_but_break_glass():
     stack = new_stack()
     role = iam.Role.from_role_arn(stack, "Glass", f"arn:aws:iam::{ACCOUNT}:role/glass")
-    (stmt,) = vaulted(stack, break_glass=[role])["AccessPolicy"]["Statement"]
+    stmt = denials(vaulted(stack, break_glass=[role]))["DenyDeletionOutsideBreakGlass"]
     assert (stmt["Effect"], stmt["Principal"], stmt["Resource"]) == ("Deny", {"AWS": "*"}, "*")
     assert sorted(stmt["Action"]) == sorted(PROTECTED_ACTIONS)
     assert stmt["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": [f"arn:aws:iam::{ACCOUNT}:role/glass"]}}
+
+
+@pytest.mark.parametrize("lock", [VaultLock.governance(), None])
+def test_nobody_makes_a_vault_without_a_compliance_lock_into_one_with_it(lock):
+    stmt = denials(vaulted(lock=lock))["DenyComplianceLock"]
+    assert (stmt["Principal"], stmt["Resource"]) == ({"AWS": "*"}, "*")
+    assert stmt["Action"] == "backup:PutBackupVaultLockConfiguration"
+    assert stmt["Condition"] == {"Null": {"backup:ChangeableForDays": "false"}}
+
+
+def test_a_compliance_lock_is_not_denied_where_it_was_asked_for():
+    lock = VaultLock.compliance(cooling_off_days=14, acknowledgement=compliance_acknowledgement("clinic", 14))
+    assert list(denials(vaulted(name="clinic", lock=lock))) == ["DenyDeletionOutsideBreakGlass"]
 
 
 def test_the_policy_satisfies_the_audit_control_on_manual_deletion():

@@ -73,7 +73,7 @@ def test_the_break_glass_role_is_exempt_in_key_and_vault(hardened):
         hardened.one("AWS::Backup::BackupVault")["AccessPolicy"],
         hardened.one("AWS::KMS::Key")["KeyPolicy"],
     ):
-        (denial,) = [s for s in policy["Statement"] if s["Effect"] == "Deny"]
+        (denial,) = [s for s in policy["Statement"] if s.get("Sid") == "DenyDeletionOutsideBreakGlass"]
         assert denial["Condition"]["ArnNotEquals"]["aws:PrincipalArn"] == [f"arn:aws-us-gov:iam::{ACCOUNT}:role/glass"]
 
 

@@ -137,6 +137,18 @@ def test_every_reason_is_still_of_something_that_exists(roles, apps_roles):
         assert any(part in role.policy for role in [*roles, *apps_roles] if role.handler is None), part
 
 
+def test_the_workflow_starts_no_build_with_other_commands_than_the_projects_and_sends_none(default):
+    started = [s for _, s in default.policies() if "codebuild:StartBuild" in _listed(s["Action"])]
+    allowed, denied = ([s for s in started if s["Effect"] == effect] for effect in ("Allow", "Deny"))
+    assert len(allowed) == 1
+    assert [(s["Resource"], s.get("Condition")) for s in denied] == [
+        (allowed[0]["Resource"], {"Null": {"codebuild:source.buildspec": "false"}})
+    ]
+    definitions = json.dumps(default.all("AWS::StepFunctions::StateMachine"))
+    assert "codebuild:startBuild" in definitions
+    assert "BuildspecOverride" not in definitions
+
+
 def beyond_the_platform(roles):
     """(policy, sid, actions) of statements that are named as the platform's and allow more than it uses."""
     return [

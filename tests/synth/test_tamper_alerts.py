@@ -61,10 +61,39 @@ def test_two_rules_watch_the_rules(patterns):
     assert told(patterns, "events", "DeleteRule", name="Other-Rule") == 0
 
 
+@pytest.mark.parametrize(
+    ("service", "call", "parameter", "heard"),
+    [
+        ("events", "PutTargets", "rule", 2),
+        ("sns", "SetSubscriptionAttributes", "subscriptionArn", 1),
+        ("sns", "PutDataProtectionPolicy", "resourceArn", 1),
+        ("s3", "PutBucketLogging", "bucketName", 1),
+        ("s3", "PutBucketPublicAccessBlock", "bucketName", 1),
+        ("s3", "DeleteBucketPublicAccessBlock", "bucketName", 1),
+    ],
+)
+def test_what_silences_alerts_without_deleting_anything_is_told(stack, patterns, service, call, parameter, heard):
+    (topic,) = [stack.arn(n) for n, _ in stack.of("AWS::SNS::Topic")]
+    ours = {
+        "rule": "Protected-BackupAlerts-X",
+        "subscriptionArn": f"{topic}:1f8c0ab2-0000-4000-8000-000000000000",
+        "resourceArn": topic,
+        "bucketName": next(stack.name(n) for n, _ in stack.of("AWS::S3::Bucket") if "StorageBucket" in n),
+    }
+    assert told(patterns, service, call, **{parameter: ours[parameter]}) == heard
+
+
 def test_a_deployment_is_told_once_and_not_call_by_call(patterns):
     by_hand = {"functionName": "Protected-BackupLogicalDump-X"}
     assert told(patterns, "lambda", "UpdateFunctionCode20150331v2", "cloudformation.amazonaws.com", **by_hand) == 0
-    assert told(patterns, "cloudformation", "ExecuteChangeSet", stackName="Protected") == 1
+    assert told(patterns, "cloudformation", "ExecuteChangeSet", stackName="Protected", changeSetName="cdk-deploy") == 1
+
+
+def test_a_change_set_that_is_executed_by_its_arn_is_told_because_it_may_be_of_our_stack(patterns):
+    arn = f"arn:aws:cloudformation:{hardened.REGION}:{hardened.PROTECTED}:changeSet/quiet/1f8c0ab2"
+    assert told(patterns, "cloudformation", "ExecuteChangeSet", changeSetName=arn) == 1
+    assert told(patterns, "cloudformation", "ExecuteChangeSet", changeSetName=arn, stackName="Protected") == 1
+    assert told(patterns, "cloudformation", "ExecuteChangeSet", changeSetName="release", stackName="Other") == 0
 
 
 def test_a_change_of_the_stacks_roles_or_policies_is_told(patterns):
