@@ -10,7 +10,7 @@ from aws_cdk import ArnFormat, Aws, Stack
 
 from aurora_backup.recovery import SNAPSHOT_PREFIX, TEST_PREFIX
 from aurora_backup.tags import OWNER, PURPOSE, RECOVERY_TEST
-from cdk_aurora_backup.permissions import statement
+from cdk_aurora_backup.permissions import Statement, statement
 
 if TYPE_CHECKING:
     from aws_cdk import aws_s3 as s3
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from cdk_aurora_backup.cluster import ClusterDetails
     from cdk_aurora_backup.functions import BackupFunctions
-    from cdk_aurora_backup.permissions import Statement
 
 Kind = Literal["cluster", "db", "cluster-snapshot", "cluster-auto-backup", "subgrp"]
 _DESCRIBED: dict[Kind, str] = {
@@ -105,7 +104,10 @@ def restore(functions: BackupFunctions, purpose: str) -> list[Statement]:
         [_arn(functions, "cluster-pg", "*"), _arn(functions, "og", "*")],
         wildcard="The parameter group is the source's, known at run time.",
     )
-    return [made, settle, *([] if test else [groups]), *_own_secret(functions), *_keys(functions)]
+    # `Restore` may tag what it makes, and what has our tags may be modified: never the source.
+    never = ["rds:AddTagsToResource", "rds:ModifyDBCluster"]
+    spared = Statement(sid="SpareSource", actions=never, resources=[target.arn], deny=True)
+    return [made, settle, *([] if test else [groups]), spared, *_own_secret(functions), *_keys(functions)]
 
 
 def add_instance(functions: BackupFunctions) -> Statement:

@@ -90,6 +90,24 @@ def test_restoring_needs_our_tag_in_the_request_and_changing_needs_it_on_the_clu
     assert all("aurora-backup:owner" in text for _, text in ours)
 
 
+def test_what_restores_can_neither_tag_nor_change_the_source(stack):
+    """With a tag of ours on it, production itself could be changed by what settles a recovered cluster."""
+    restoring = [r for r in roles_of(stack) if any(s.get("Sid") == "Settle" for s in r)]
+    pairs = [[s for s in r if s["Sid"] in {"Restore", "SpareSource"}] for r in restoring]
+    assert len(pairs) == 2  # recoveries and recovery tests
+    for allowed, denied in (sorted(found, key=lambda s: s["Sid"]) for found in pairs):
+        assert (allowed["Effect"], denied["Effect"]) == ("Allow", "Deny")
+        assert set(denied["Action"]) == {"rds:AddTagsToResource", "rds:ModifyDBCluster"}
+        assert denied["Resource"] in allowed["Resource"]
+        assert "Condition" not in denied
+
+
+def roles_of(stack):
+    """The statements of each managed policy."""
+    policies = (r for r in stack.resources.values() if r["Type"] == "AWS::IAM::ManagedPolicy")
+    return [p["Properties"]["PolicyDocument"]["Statement"] for p in policies]
+
+
 def test_no_function_that_opens_postgresql_can_call_rds(stack):
     for name in stack.ids("AWS::Lambda::Function"):
         properties = stack.resources[name]["Properties"]
