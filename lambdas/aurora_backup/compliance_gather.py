@@ -542,13 +542,14 @@ class Gatherer:
         data = self._bucket.read(attached.key)
         if sha256(data) != attached.sha256:
             raise BackupError(f"{attached.key} was altered: its SHA-256 is not the recorded one")
-        documents = record.documents
-        # A report that could not list them leaves all of them to the next one.
-        self._recorded = (None if documents is None else record.created - OVERLAP, documents or ())
+        # A report that could not list them leaves all of them to the next one, held against what was named before it.
+        naming = self._evidence.newest(KIND, naming=True)
+        documents = (naming.documents if naming else None) or ()
+        self._recorded = (None if record.documents is None else record.created - OVERLAP, documents)
         return {
             "created": record.created.isoformat(),
             "points": json.loads(data)["points"],
-            "documents": [asdict(d) for d in documents or ()],
+            "documents": [asdict(d) for d in documents],
         }
 
     def _documents(self) -> list[dict[str, Any]]:

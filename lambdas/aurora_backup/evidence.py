@@ -227,6 +227,14 @@ def successor(
     )
 
 
+def check_links(newest: Sequence[bytes]) -> None:
+    """Raise EvidenceError unless each of these records, the newest first, follows the next one and names its hash."""
+    for data, before in pairwise(newest):
+        record, known = Record.from_bytes(data), Record.from_bytes(before)
+        if record.sequence != known.sequence + 1 or record.previous != sha256(before):
+            raise EvidenceError(f"record {record.sequence} does not follow record {known.sequence}: one was altered")
+
+
 # --- Verification, from bytes alone ----------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from aurora_backup.evidence import (
     Lock,
     Record,
     chain_prefix,
+    check_links,
     is_document,
     sha256,
     successor,
@@ -78,11 +79,14 @@ class EvidenceStore:
         newest = self._newest(1)
         return newest[0] if newest else None
 
-    def newest(self, kind: str) -> Record | None:
-        """The newest record of a kind. Raises EvidenceError: it, or one after it, was altered."""
+    def newest(self, kind: str, *, naming: bool = False) -> Record | None:
+        """The newest record of a kind. naming: that names documents, if only that there are none.
+
+        Raises EvidenceError: it, or one after it, was altered.
+        """
         for key in reversed(self._keys(chain_prefix(self._owner))):
             record = Record.from_bytes(self._read(key))
-            if record.kind == kind:
+            if record.kind == kind and not (naming and record.documents is None):
                 return record
         return None
 
@@ -111,6 +115,7 @@ class EvidenceStore:
         try:
             for _ in range(_ATTEMPTS):
                 newest = self._newest(_REPLAYS)
+                check_links(newest)
                 for data in newest:
                     before = Record.from_bytes(data)
                     if (before.execution, before.kind) == (execution, kind):

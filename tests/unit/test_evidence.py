@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -432,6 +433,18 @@ def test_evidence_that_cannot_be_written_is_an_error(s3, store):
     s3.objects[chain_prefix(OWNER) + "00000001.json"] += b" "
     with pytest.raises(EvidenceNotWritten, match="altered"):
         append(store, 1)
+
+
+def test_nothing_is_chained_to_a_forged_record_even_with_a_digest_of_its_own(s3, store):
+    for n in range(3):
+        append(store, n)
+    key = chain_prefix(OWNER) + "00000002.json"
+    honest = s3.objects[key]
+    s3.objects[key] = replace(Record.from_bytes(honest), body={"status": "PASS"}).to_bytes()
+    with pytest.raises(ChainBroken, match="record 3 does not follow record 2: one was altered"):
+        append(store, 3)
+    s3.objects[key] = honest
+    assert append(store, 3).record.sequence == 4
 
 
 def test_what_is_archived_or_refused_is_named_and_never_whole(s3, store):
