@@ -26,7 +26,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AppConfig:
-    """One stack's settings. `settings_table` in the README explains each; names there have hyphens and the prefix."""
+    """One stack's settings. The README's table of settings explains each; names there have hyphens and the prefix."""
 
     stack_name: str = "AuroraBackup"
     account: str | None = None

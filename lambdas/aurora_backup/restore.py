@@ -519,9 +519,12 @@ def create_roles(session: Session, roles: dict[str, Any]) -> list[str]:
     """Create the roles that are missing, without passwords, and their memberships. Returns what could not be done.
 
     A role that may log in gets no password: nobody can use it before somebody sets one. Attributes and settings that
-    the connecting role may not give away are left out and named; a role that exists is left as it is.
+    the connecting role may not give away are left out and named; a role that exists is left as it is. From PostgreSQL
+    16 on the connecting role is a member of the roles that it makes, so that it can make them owners.
     """
     skipped: list[str] = []
+    if session.version >= _PG16:  # what a role that is no superuser makes, it could give nothing to otherwise
+        session.run("SET createrole_self_grant = 'set, inherit'")
     existing = {row[0] for row in session.run("SELECT rolname FROM pg_catalog.pg_roles")}
     for role in roles.get("roles", []):
         if role["name"] in existing:

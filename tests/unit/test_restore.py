@@ -211,6 +211,20 @@ def test_a_role_that_does_not_own_the_extensions_can_restore(made, bucket, empty
     assert restore_set(bucket, made, plain).ok
 
 
+def test_a_master_user_of_another_name_can_make_the_roles_that_it_makes_owners(postgres, empty):
+    strong = ("superuser", "createrole", "createdb", "replication", "bypassrls")
+    role = {"name": "shop", "inherit": True, "login": False, "connection_limit": -1, **dict.fromkeys(strong, False)}
+    postgres.psql(f"CREATE ROLE chief LOGIN CREATEROLE PASSWORD 'c'; ALTER DATABASE {empty.dbname} OWNER TO chief")
+    try:
+        with Session(replace(empty, user="chief", password=lambda: "c")) as session:
+            assert create_roles(session, {"roles": [role]}) == []
+            session.run("CREATE SCHEMA app")
+            session.run("ALTER SCHEMA app OWNER TO shop")
+    finally:
+        postgres.psql(f"ALTER DATABASE {empty.dbname} OWNER TO postgres")
+        postgres.psql("DROP OWNED BY shop, chief; DROP ROLE shop; DROP ROLE chief", empty.dbname)
+
+
 def test_roles_come_back_without_passwords_and_what_cannot_be_done_is_named(postgres, target, empty):
     roles = {
         "roles": [
