@@ -45,6 +45,8 @@ def check_identifier(name: str, value: str) -> str:
 
 def check_databases(field: str, names: Sequence[str]) -> None:
     """Names of databases that can be dumped: 1-63 bytes, and none of RDS's or PostgreSQL's own."""
+    if isinstance(names, str):
+        raise SynthError(f"{field} must be a list of names, got the text {names!r}")
     for name in names:
         if known(name) and (not 1 <= len(name.encode()) <= _LONGEST_NAME or "\0" in name or name in _NOT_DUMPED):
             raise SynthError(

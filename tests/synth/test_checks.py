@@ -152,6 +152,11 @@ def test_a_database_that_cannot_be_dumped_is_refused(name):
         check_databases("databases", ["clinic", name])
 
 
+def test_one_text_is_no_list_of_databases():
+    with pytest.raises(SynthError, match="databases must be a list of names, got the text 'clinic'"):
+        check_databases("databases", "clinic")
+
+
 def test_a_database_may_have_any_other_name(stack):
     check_databases("databases", ["clinic", "Klinik ä", "d" * 63, cdk.CfnParameter(stack, "Db").value_as_string])
 
