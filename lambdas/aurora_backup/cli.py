@@ -258,9 +258,9 @@ def _restore(arguments: argparse.Namespace) -> Answer:
     if arguments.compare_only:
         only = tuple(arguments.table)
         found = compare_with(manifest, target, tables=only, access=arguments.roles)
-        estimated = sum(t.estimated for t in manifest.facts.tables if not only or {t.key, t.root} & set(only))
-        about = {"set": manifest.set, "rows_expected": manifest.facts.rows, "estimated": estimated}
-        return _compared(found, about)
+        tables = [t for t in manifest.facts.tables if not only or {t.key, t.root} & set(only)]
+        rows, estimated = sum(t.rows or 0 for t in tables if not t.estimated), sum(t.estimated for t in tables)
+        return _compared(found, {"set": manifest.set, "rows_expected": rows, "estimated": estimated})
     if arguments.create:
         create_database(target, manifest)
     done = restore_set(

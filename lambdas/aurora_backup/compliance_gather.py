@@ -543,7 +543,7 @@ class Gatherer:
         if sha256(data) != attached.sha256:
             raise BackupError(f"{attached.key} was altered: its SHA-256 is not the recorded one")
         # A report that could not list them leaves all of them to the next one, held against what was named before it.
-        naming = self._evidence.newest(KIND, naming=True)
+        naming = record if record.documents is not None else self._evidence.newest(KIND, naming=True)
         documents = (naming.documents if naming else None) or ()
         self._recorded = (None if record.documents is None else record.created - OVERLAP, documents)
         return {

@@ -60,8 +60,9 @@ def test_dump_verify_restore_and_compare(run, where, database, sample, empty, po
     assert cli.main([*restore, "--compare-only"]) == 1
     assert capsys.readouterr().out == "DIFFERENT rows of clinic.derived: expected 1, found 0\n"
     assert cli.main([*restore, "--compare-only", "--table", "clinic.patient"]) == 0  # of another table
-    assert cli.main([*restore, "--compare-only", "--table", "clinic.derived"]) == 1
     capsys.readouterr()
+    status, found, _ = run(*restore, "--compare-only", "--table", "clinic.derived")
+    assert (status, found["rows_expected"]) == (1, 1)
 
 
 def test_rows_that_nobody_counted_are_not_said_to_agree(run, where, database, sample, capsys):
